@@ -1,0 +1,1 @@
+//! Promises of X.509-SVIDs.

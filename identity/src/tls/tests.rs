@@ -1,0 +1,1 @@
+//! Promises of TLS, kept in real handshakes.

@@ -1,0 +1,1 @@
+//! One promise for each flaw a chain may have.
