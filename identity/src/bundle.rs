@@ -187,8 +187,8 @@ impl BundleSet {
     }
 
     /// Returns the bundle of `trust_domain`, which is given as a value or by name.
-    pub fn get(&self, trust_domain: &str) -> Option<&Arc<TrustBundle>> {
-        self.0.get(trust_domain)
+    pub fn get(&self, trust_domain: impl AsRef<str>) -> Option<&Arc<TrustBundle>> {
+        self.0.get(trust_domain.as_ref())
     }
 
     /// Puts in a bundle, in the place of an older one of the same trust domain.
@@ -198,8 +198,8 @@ impl BundleSet {
     }
 
     /// Takes out the bundle of `trust_domain`: its members are no longer trusted.
-    pub fn remove(&mut self, trust_domain: &str) -> Option<Arc<TrustBundle>> {
-        self.0.remove(trust_domain)
+    pub fn remove(&mut self, trust_domain: impl AsRef<str>) -> Option<Arc<TrustBundle>> {
+        self.0.remove(trust_domain.as_ref())
     }
 
     /// Returns the bundles in the order of their trust domains.

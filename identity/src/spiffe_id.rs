@@ -49,6 +49,12 @@ impl TrustDomain {
     }
 }
 
+impl AsRef<str> for TrustDomain {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
 impl Borrow<str> for TrustDomain {
     fn borrow(&self) -> &str {
         &self.0
@@ -174,6 +180,12 @@ impl Ord for SpiffeId {
 impl Hash for SpiffeId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.text.hash(state);
+    }
+}
+
+impl AsRef<str> for SpiffeId {
+    fn as_ref(&self) -> &str {
+        &self.text
     }
 }
 

@@ -11,7 +11,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter};
 
-use crate::bundle::BundleSet;
+use crate::bundle::{BundleSet, TrustBundle};
 use crate::crypto;
 use crate::leaf::{self, KeyUsage, Leaf};
 use crate::spiffe_id::{SpiffeId, TrustDomain};
@@ -94,7 +94,7 @@ pub struct Anchors(BTreeMap<TrustDomain, Vec<Anchor>>);
 impl Anchors {
     /// Prepares the anchors of `bundles`. Certificates that are no CA certificates are left out.
     pub fn new(bundles: &BundleSet) -> Self {
-        let prepare = |(trust_domain, bundle): (&TrustDomain, &Arc<crate::bundle::TrustBundle>)| {
+        let prepare = |(trust_domain, bundle): (&TrustDomain, &Arc<TrustBundle>)| {
             let anchors = bundle.x509_authorities().iter().filter_map(Anchor::new).collect();
             (trust_domain.clone(), anchors)
         };
@@ -153,7 +153,11 @@ fn check_chain(
         return Err(Flaw::TooManyIntermediates { found: intermediates.len() });
     }
     let anchors = anchors.valid(parsed.id.trust_domain_name(), now)?;
-    let signers: Vec<_> = intermediates.iter().filter(|der| may_sign(der)).cloned().collect();
+    let signers: Vec<_> = intermediates
+        .iter()
+        .filter(|der| may_sign(der))
+        .map(|der| CertificateDer::from(der.as_ref()))
+        .collect();
     let since_epoch = now.duration_since(UNIX_EPOCH).map_err(|_| Flaw::ClockBeforeEpoch)?;
     EndEntityCert::try_from(leaf)
         .map_err(Flaw::from_chain)?
