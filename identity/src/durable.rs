@@ -22,7 +22,6 @@ pub fn write(path: &Path, mode: u32, bytes: &[u8]) -> Result<(), DurableError> {
     let failed = |source| DurableError::Write { path: path.into(), source };
     fill(&temporary.0, mode, bytes).map_err(failed)?;
     fs::rename(&temporary.0, path).map_err(failed)?;
-    std::mem::forget(temporary);
     File::open(directory).and_then(|directory| directory.sync_all()).map_err(failed)
 }
 
@@ -62,7 +61,7 @@ struct Temporary(PathBuf);
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        // Where there is no file, there is nothing to remove.
+        // After a success the file is gone from here, and its random name belongs to nobody else.
         let _ = fs::remove_file(&self.0);
     }
 }

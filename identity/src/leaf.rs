@@ -33,7 +33,7 @@ impl Leaf {
         let id = spiffe_id(&certificate)?;
         check(&certificate).map_err(|flaw| flaw.claimed_by(&id))?;
         Ok(Self {
-            serial: crypto::hex(certificate.raw_serial()),
+            serial: serial(&certificate),
             spki: certificate.public_key().raw.to_vec(),
             not_before: system_time(certificate.validity().not_before),
             not_after: system_time(certificate.validity().not_after),
@@ -110,6 +110,14 @@ pub(crate) fn is_ca(certificate: &X509Certificate<'_>) -> Result<Option<bool>, F
 /// Converts a certificate's time. What lies before 1970 counts as 1970.
 pub(crate) fn system_time(time: ASN1Time) -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or_default())
+}
+
+/// Writes the serial number in hexadecimal, without the zero byte that DER puts before a number whose first bit is set.
+fn serial(certificate: &X509Certificate<'_>) -> String {
+    match certificate.raw_serial() {
+        [0, rest @ ..] if !rest.is_empty() => crypto::hex(rest),
+        bytes => crypto::hex(bytes),
+    }
 }
 
 fn spiffe_id(certificate: &X509Certificate<'_>) -> Result<SpiffeId, Flaw> {

@@ -19,6 +19,9 @@ mod der;
 mod jwk;
 mod leaf;
 
+#[cfg(test)]
+mod testing;
+
 pub use bootstrap::{JoinString, Secret};
 pub use bundle::{BundleError, BundleSet, Succession, TrustBundle};
 pub use credentials::{Credentials, CredentialsError};
