@@ -88,4 +88,16 @@ fn pem_without_certificate_is_refused() {
     assert!(matches!(X509Svid::from_pem(broken, &key).err().unwrap(), SvidError::Pem { .. }));
 }
 
+#[test]
+fn keys_and_certificates_made_by_openssl_are_taken() {
+    let files = [
+        (include_str!("../../testdata/rsa-svid.pem"), "spiffe://prod.test/rsa"),
+        (include_str!("../../testdata/ec-svid.pem"), "spiffe://prod.test/ec"),
+    ];
+
+    for (file, id) in files {
+        assert_eq!(X509Svid::from_pem(file, file).unwrap().id().as_str(), id);
+    }
+}
+
 const WEB: &str = "spiffe://prod.test/web";
