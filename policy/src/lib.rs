@@ -1,6 +1,37 @@
-//! Authorization as a pure function: policy text becomes a a policy set, and a set with an access becomes a decision.
+//! Authorization as a pure function: policy text becomes a [`PolicySet`], and a set with an access becomes a
+//! [`Decision`].
 //!
 //! Nothing here does I/O, reads a clock, logs or waits. What is not understood is refused, and what is not
-//! allowed is denied.
+//! allowed is denied. Deciding is total: it cannot fail, and it does not allocate.
 
+pub mod pattern;
 pub mod strict;
+
+mod access;
+mod cases;
+mod decision;
+mod document;
+mod explain;
+mod host;
+mod index;
+mod load;
+mod moment;
+mod net;
+mod path;
+mod set;
+mod workload;
+
+pub use access::{Connection, PeerIdentity, Request, Traffic};
+pub use cases::{Outcome, TestReport, TriedCase};
+pub use decision::{Allowed, Decision, Denial, DenyReason, Dimension, NearMiss, RuleRef};
+pub use document::{
+    MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS, MAX_PROTECTS,
+    MAX_RULES_PER_POLICY, MAX_TESTS, Mode, Policy,
+};
+pub use explain::{ExplainedPolicy, Explanation, MAX_NEAR_MISSES, Step, Verdict};
+pub use host::{CanonicalHost, HostError, MAX_HOST_BYTES};
+pub use load::{MAX_FILES, MAX_RULES, MAX_SET_BYTES, compile};
+pub use net::{Network, NetworkError};
+pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};
+pub use set::PolicySet;
+pub use workload::{AtConnect, Residual, WorkloadPolicies};

@@ -11,6 +11,7 @@ mod scalar;
 mod suggest;
 mod tree;
 
+pub(crate) use problem::quote;
 pub use problem::{Position, Problem, Problems};
 pub use reader::{Fields, Reader};
 pub use suggest::suggest;

@@ -292,13 +292,15 @@ impl<'n> Fields<'n> {
         found
     }
 
-    /// Refuses a key that is known but not supported by this version.
-    pub fn unsupported(&mut self, name: &'static str, read: &mut Reader<'_>) {
+    /// Refuses a key that has a meaning elsewhere or in a later version, and says whether it was there.
+    pub fn unsupported(&mut self, name: &'static str, read: &mut Reader<'_>) -> bool {
+        let Some(entry) = self.entries.iter().find(|entry| entry.key == name) else {
+            return false;
+        };
         self.asked.push(name);
-        if let Some(entry) = self.entries.iter().find(|entry| entry.key == name) {
-            let message = format!("\"{name}\" is not supported by this version");
-            read.place(entry.span, message, Some("remove it: it would not be enforced".to_owned()));
-        }
+        let message = format!("\"{name}\" is not supported by this version");
+        read.place(entry.span, message, Some("remove it: it would not be enforced".to_owned()));
+        true
     }
 
     /// Checks the key `vouchsafe`, which says what kind of file this is, such as `proxy/v1`.

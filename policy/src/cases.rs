@@ -1,0 +1,163 @@
+//! The test cases written in policy files, tried on the whole set.
+
+use std::collections::HashMap;
+
+use identity::SpiffeId;
+use serde::Serialize;
+
+use crate::access::{Connection, PeerIdentity, Request, Traffic};
+use crate::decision::{Decision, RuleRef};
+use crate::document::{Effect, Policy, TestCase, TestPeer};
+use crate::set::PolicySet;
+use crate::strict::Span;
+use crate::workload::WorkloadPolicies;
+
+/// What became of every test case of a set.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TestReport {
+    /// One entry for each case and workload, in the order of the files.
+    pub cases: Vec<TriedCase>,
+}
+
+impl TestReport {
+    /// How many cases failed.
+    pub fn failed(&self) -> usize {
+        self.cases.iter().filter(|case| case.outcome != Outcome::Passed).count()
+    }
+
+    /// Whether every case passed.
+    pub fn passed(&self) -> bool {
+        self.failed() == 0
+    }
+}
+
+/// A test case, tried on one workload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TriedCase {
+    /// The policy in which it is written.
+    pub policy: String,
+    /// The file in which it is written.
+    pub file: String,
+    /// The line.
+    pub line: u32,
+    /// The access, in words.
+    pub description: String,
+    /// What became of it.
+    pub outcome: Outcome,
+    #[serde(skip)]
+    pub(crate) span: Span,
+}
+
+/// What became of a test case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// As expected.
+    Passed,
+    /// Not as expected.
+    Failed {
+        /// What happened.
+        message: String,
+        /// What may help.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        cure: Option<String>,
+    },
+}
+
+impl PolicySet {
+    /// Tries every test case. A set that was compiled passes them all: `compile` refuses one that does not.
+    pub fn run_tests(&self) -> TestReport {
+        TestReport { cases: run(self) }
+    }
+}
+
+pub(crate) fn run(set: &PolicySet) -> Vec<TriedCase> {
+    let mut workloads: HashMap<&SpiffeId, WorkloadPolicies> = HashMap::new();
+    let mut tried = Vec::new();
+    for policy in set.loaded() {
+        for case in &policy.tests {
+            for workload in &case.to {
+                let policies = workloads.entry(workload).or_insert_with(|| set.for_workload(workload));
+                tried.push(run_one(policy, case, workload, policies));
+            }
+        }
+    }
+    tried
+}
+
+fn run_one(policy: &Policy, case: &TestCase, workload: &SpiffeId, policies: &WorkloadPolicies) -> TriedCase {
+    let peer = match &case.from {
+        TestPeer::Authenticated(id) => PeerIdentity::Authenticated(id),
+        TestPeer::Unauthenticated => PeerIdentity::Unauthenticated,
+    };
+    let connection = Connection { peer, source: case.source, port: case.port, now: case.at };
+    let request = case.request.as_ref().map(|request| Request {
+        method: &request.method,
+        host: request.host.as_ref(),
+        path: &request.path,
+    });
+    let traffic = request.map_or(Traffic::Tcp, Traffic::HttpRequest);
+    let decision = policies.decide(&connection, &traffic);
+    let description = describe(case, workload);
+    let outcome = match mismatch(policy, case, &decision) {
+        None => Outcome::Passed,
+        Some(what) => {
+            let near = policies.nearest(&connection, &traffic).into_iter().next();
+            let cure = match case.expect {
+                Effect::Allow => near.map(|near| format!("nearest: {near}")),
+                Effect::Deny => None,
+            };
+            Outcome::Failed { message: format!("test failed: {description} {what}"), cure }
+        }
+    };
+    TriedCase {
+        policy: policy.name().to_owned(),
+        file: policy.file().to_owned(),
+        line: case.span.start.line,
+        description,
+        outcome,
+        span: case.span,
+    }
+}
+
+fn mismatch(policy: &Policy, case: &TestCase, decision: &Decision) -> Option<String> {
+    let (effect, rule, word) = match decision {
+        Decision::Allow(allowed) => (Effect::Allow, allowed.rule.as_ref(), "allowed".to_owned()),
+        Decision::Deny(denial) => (Effect::Deny, denial.rule.as_ref(), format!("denied ({})", denial.reason)),
+    };
+    let by = rule.map_or_else(|| "no rule".to_owned(), |rule| rule.to_string());
+    if effect != case.expect {
+        let expected = match case.expect {
+            Effect::Allow => "allow",
+            Effect::Deny => "deny",
+        };
+        return Some(format!("is {word} by {by}, expected {expected}"));
+    }
+    match &case.by {
+        Some(wanted) if !rule.is_some_and(|rule| is_named(policy, rule, wanted)) => {
+            Some(format!("is {word} by {by}, expected by \"{wanted}\""))
+        }
+        Some(_) | None => None,
+    }
+}
+
+fn is_named(policy: &Policy, rule: &RuleRef, wanted: &str) -> bool {
+    match wanted.split_once('/') {
+        Some((other, name)) => *rule.policy == *other && *rule.rule == *name,
+        None => *rule.policy == *policy.name && *rule.rule == *wanted,
+    }
+}
+
+fn describe(case: &TestCase, workload: &SpiffeId) -> String {
+    let from = match &case.from {
+        TestPeer::Authenticated(id) => id.as_str(),
+        TestPeer::Unauthenticated => "unauthenticated",
+    };
+    match &case.request {
+        None => format!("tcp {} from {from} to {workload}", case.port),
+        Some(request) => {
+            let host = request.host.as_ref().map(|host| format!(" (host {host})")).unwrap_or_default();
+            format!("{} {} {}{host} from {from} to {workload}", request.method, case.port, request.path)
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! A policy file as typed values: what is here was checked, and means what it says.
+
+mod limits;
+mod read;
+mod rules;
+mod test_cases;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub use limits::{
+    MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS, MAX_PROTECTS,
+    MAX_RULES_PER_POLICY, MAX_TESTS,
+};
+pub(crate) use read::{Document, read};
+
+use crate::decision::RuleRef;
+use crate::net::Network;
+use crate::pattern::{HostPattern, IdPattern, PathPattern};
+use crate::strict::Span;
+
+/// One policy.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    pub(crate) name: Arc<str>,
+    pub(crate) owner: Option<String>,
+    pub(crate) file: Arc<str>,
+    pub(crate) protects: Vec<IdPattern>,
+    pub(crate) mode: Mode,
+    pub(crate) rules: Vec<Arc<Rule>>,
+    pub(crate) tests: Vec<TestCase>,
+}
+
+impl Policy {
+    /// Its name, unique among the policies loaded together.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Who answers for it.
+    pub fn owner(&self) -> Option<&str> {
+        self.owner.as_deref()
+    }
+
+    /// The file it was read from.
+    pub fn file(&self) -> &str {
+        &self.file
+    }
+
+    /// The workloads it protects.
+    pub fn protects(&self) -> &[IdPattern] {
+        &self.protects
+    }
+
+    /// Whether it enforces.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// How many allow and deny rules it has.
+    pub fn rule_count(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// How many test cases it has.
+    pub fn test_count(&self) -> usize {
+        self.tests.len()
+    }
+}
+
+/// Whether a policy enforces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// It does.
+    Enforce,
+    /// It only says what it would refuse, until this moment; from then on it enforces.
+    Shadow {
+        /// The moment.
+        until: SystemTime,
+    },
+}
+
+impl Mode {
+    /// Whether the policy enforces at `now`.
+    pub fn enforces_at(self, now: SystemTime) -> bool {
+        match self {
+            Self::Enforce => true,
+            Self::Shadow { until } => now >= until,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Effect {
+    Allow,
+    Deny,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Rule {
+    pub(crate) reference: RuleRef,
+    pub(crate) effect: Effect,
+    pub(crate) mode: Mode,
+    pub(crate) from: Peers,
+    pub(crate) except: Vec<IdPattern>,
+    pub(crate) source_net: Limit<Network>,
+    pub(crate) ports: Limit<RangeInclusive<u16>>,
+    pub(crate) layer: Layer,
+}
+
+/// The positive set of a rule: at least one of the three says something.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Peers {
+    pub(crate) anyone: bool,
+    pub(crate) unauthenticated: bool,
+    pub(crate) patterns: Vec<IdPattern>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Layer {
+    Tcp,
+    Http(HttpLimits),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct HttpLimits {
+    pub(crate) methods: Limit<Arc<str>>,
+    pub(crate) hosts: Limit<HostPattern>,
+    pub(crate) paths: Limit<PathPattern>,
+}
+
+/// What one dimension of a rule allows for.
+#[derive(Clone, Debug)]
+pub(crate) enum Limit<T> {
+    Any,
+    Only(Vec<T>),
+}
+
+/// A promise written in the file.
+#[derive(Clone, Debug)]
+pub(crate) struct TestCase {
+    pub(crate) span: Span,
+    pub(crate) to: Vec<identity::SpiffeId>,
+    pub(crate) from: TestPeer,
+    pub(crate) source: std::net::IpAddr,
+    pub(crate) at: SystemTime,
+    pub(crate) port: u16,
+    pub(crate) request: Option<TestRequest>,
+    pub(crate) expect: Effect,
+    pub(crate) by: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum TestPeer {
+    Authenticated(identity::SpiffeId),
+    Unauthenticated,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct TestRequest {
+    pub(crate) method: String,
+    pub(crate) host: Option<crate::host::CanonicalHost>,
+    pub(crate) path: crate::path::CanonicalPath,
+}
+
+#[cfg(test)]
+mod tests;

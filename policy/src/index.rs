@@ -1,0 +1,224 @@
+//! The rules that protect one workload, compiled: every dimension of an access is looked up once, and the answers are
+//! intersected as bits.
+//!
+//! Rules are numbered so that those of one section are neighbours, and within a section those that enforce come before
+//! those in shadow, the latter by the moment at which they will: whether a rule enforces is one comparison, and the
+//! first bit set in a section is the rule that decides. Nothing here allocates while deciding.
+
+mod connection;
+mod prefixes;
+mod request;
+mod row;
+mod trie;
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use connection::ConnectionIndex;
+use request::RequestIndex;
+pub(crate) use trie::Trie;
+
+use crate::access::{Connection, Request};
+use crate::document::{Effect, Layer, Mode, Rule};
+
+/// The compiled rules of one workload.
+#[derive(Debug)]
+pub(crate) struct Index {
+    slots: Box<[Option<Arc<Rule>>]>,
+    tcp_deny: Section,
+    http_deny: Section,
+    http_allow: Section,
+    tcp_allow: Section,
+    connection: ConnectionIndex,
+    request: RequestIndex,
+}
+
+/// Neighbouring rules of one effect and layer.
+#[derive(Debug)]
+pub(crate) struct Section {
+    words: Range<usize>,
+    enforced: usize,
+    untils: Box<[SystemTime]>,
+}
+
+impl Section {
+    /// Whether the rule with this number enforces at `now`.
+    fn enforces(&self, rule: usize, now: SystemTime) -> bool {
+        let waiting = self.untils.partition_point(|until| *until <= now);
+        rule < self.words.start * 64 + self.enforced + waiting
+    }
+}
+
+/// The first rule of each section that matches a connection.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Hits {
+    pub(crate) tcp_deny: Option<usize>,
+    pub(crate) http_deny: Option<usize>,
+    pub(crate) http_allow: Option<usize>,
+    pub(crate) tcp_allow: Option<usize>,
+}
+
+/// A matching rule, and whether it enforces.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hit<'i> {
+    pub(crate) rule: &'i Rule,
+    pub(crate) enforces: bool,
+}
+
+impl Index {
+    /// Compiles rules, which come in the order in which they are to be named where several match.
+    pub(crate) fn build(rules: impl Iterator<Item = Arc<Rule>>) -> Self {
+        let mut sections: [Vec<Arc<Rule>>; 4] = Default::default();
+        for rule in rules {
+            let [tcp_deny, http_deny, http_allow, tcp_allow] = &mut sections;
+            match (rule.effect, &rule.layer) {
+                (Effect::Deny, Layer::Tcp) => tcp_deny.push(rule),
+                (Effect::Deny, Layer::Http(_)) => http_deny.push(rule),
+                (Effect::Allow, Layer::Http(_)) => http_allow.push(rule),
+                (Effect::Allow, Layer::Tcp) => tcp_allow.push(rule),
+            }
+        }
+        let mut slots = Vec::new();
+        let [tcp_deny, http_deny, http_allow, tcp_allow] = sections.map(|rules| section(rules, &mut slots));
+        let connection = ConnectionIndex::build(numbered(&slots));
+        let request = RequestIndex::build(numbered(&slots));
+        Self { slots: slots.into(), tcp_deny, http_deny, http_allow, tcp_allow, connection, request }
+    }
+
+    /// Finds the first rules that match a connection to a port that is served as opaque TCP.
+    pub(crate) fn tcp(&self, connection: &Connection<'_>) -> Hits {
+        let mut hits = Hits::default();
+        let mut buffer = [0u64; CHUNK];
+        for from in (0..self.tcp_allow.words.end).step_by(CHUNK) {
+            let words = window(&mut buffer, from, self.tcp_allow.words.end);
+            self.connection.narrow(connection, from, words);
+            first(&mut hits.tcp_deny, &self.tcp_deny, from, words);
+            first(&mut hits.http_deny, &self.http_deny, from, words);
+            first(&mut hits.tcp_allow, &self.tcp_allow, from, words);
+        }
+        hits
+    }
+
+    /// Finds the rules that match a connection to a port that is served as HTTP, as far as they can be known before
+    /// the request, and writes those that depend on it to `residual`.
+    pub(crate) fn http_connection(&self, connection: &Connection<'_>, residual: &mut [u64]) -> Hits {
+        let mut hits = Hits::default();
+        let mut buffer = [0u64; CHUNK];
+        let http = self.http_words();
+        for from in (0..http.end).step_by(CHUNK) {
+            let words = window(&mut buffer, from, http.end);
+            self.connection.narrow(connection, from, words);
+            first(&mut hits.tcp_deny, &self.tcp_deny, from, words);
+            first(&mut hits.http_allow, &self.http_allow, from, words);
+            let kept = words.iter().skip(http.start.saturating_sub(from));
+            for (out, word) in residual.iter_mut().skip(from.saturating_sub(http.start)).zip(kept) {
+                *out = *word;
+            }
+        }
+        hits
+    }
+
+    /// Finds the first rules that match a request, among those left over from its connection.
+    pub(crate) fn http_request(&self, residual: &[u64], request: &Request<'_>) -> Hits {
+        let mut hits = Hits::default();
+        let mut buffer = [0u64; CHUNK];
+        let http = self.http_words();
+        for (chunk, source) in residual.chunks(CHUNK).enumerate() {
+            let from = http.start + chunk * CHUNK;
+            let words = window(&mut buffer, from, http.end);
+            for (word, source) in words.iter_mut().zip(source) {
+                *word = *source;
+            }
+            self.request.narrow(request, from, words);
+            self.look_at_request(request, from, words, &mut hits);
+        }
+        hits
+    }
+
+    /// Finds the first rules that match a connection and a request on it.
+    pub(crate) fn http_whole(&self, connection: &Connection<'_>, request: &Request<'_>) -> Hits {
+        let mut hits = Hits::default();
+        let mut buffer = [0u64; CHUNK];
+        let http = self.http_words();
+        for from in (0..http.end).step_by(CHUNK) {
+            let words = window(&mut buffer, from, http.end);
+            self.connection.narrow(connection, from, words);
+            first(&mut hits.tcp_deny, &self.tcp_deny, from, words);
+            let skipped = http.start.saturating_sub(from).min(words.len());
+            let (_, requests) = words.split_at_mut(skipped);
+            self.request.narrow(request, from + skipped, requests);
+            self.look_at_request(request, from, words, &mut hits);
+        }
+        hits
+    }
+
+    /// The words of the rules that look at requests.
+    pub(crate) fn http_words(&self) -> Range<usize> {
+        self.http_deny.words.start..self.http_allow.words.end
+    }
+
+    /// The rule with a number found in a section.
+    pub(crate) fn hit(&self, number: Option<usize>, now: SystemTime) -> Option<Hit<'_>> {
+        let number = number?;
+        let rule = self.slots.get(number)?.as_deref()?;
+        let section = match (rule.effect, &rule.layer) {
+            (Effect::Deny, Layer::Tcp) => &self.tcp_deny,
+            (Effect::Deny, Layer::Http(_)) => &self.http_deny,
+            (Effect::Allow, Layer::Http(_)) => &self.http_allow,
+            (Effect::Allow, Layer::Tcp) => &self.tcp_allow,
+        };
+        Some(Hit { rule, enforces: section.enforces(number, now) })
+    }
+
+    fn look_at_request(&self, request: &Request<'_>, from: usize, words: &[u64], hits: &mut Hits) {
+        first(&mut hits.http_deny, &self.http_deny, from, words);
+        // A tunnel is not a request: no rule of this language grants one.
+        if request.method != CONNECT {
+            first(&mut hits.http_allow, &self.http_allow, from, words);
+        }
+    }
+}
+
+/// The method that asks for a tunnel.
+pub(crate) const CONNECT: &str = "CONNECT";
+
+fn section(mut rules: Vec<Arc<Rule>>, slots: &mut Vec<Option<Arc<Rule>>>) -> Section {
+    let until = |rule: &Arc<Rule>| match rule.mode {
+        Mode::Enforce => None,
+        Mode::Shadow { until } => Some(until),
+    };
+    rules.sort_by_key(until);
+    let untils: Box<[SystemTime]> = rules.iter().filter_map(until).collect();
+    let (start, enforced) = (slots.len() / 64, rules.len() - untils.len());
+    slots.extend(rules.into_iter().map(Some));
+    slots.resize(slots.len().next_multiple_of(64), None);
+    Section { words: start..slots.len() / 64, enforced, untils }
+}
+
+fn numbered(slots: &[Option<Arc<Rule>>]) -> impl Iterator<Item = (u32, &Rule)> {
+    (0u32..).zip(slots).filter_map(|(number, slot)| slot.as_deref().map(|rule| (number, rule)))
+}
+
+fn window(buffer: &mut [u64; CHUNK], from: usize, end: usize) -> &mut [u64] {
+    let length = end.saturating_sub(from).min(CHUNK);
+    buffer.get_mut(..length).unwrap_or_default()
+}
+
+fn first(found: &mut Option<usize>, section: &Section, from: usize, words: &[u64]) {
+    if found.is_some() {
+        return;
+    }
+    let begin = section.words.start.max(from);
+    let end = section.words.end.min(from + words.len());
+    let Some(part) = begin.checked_sub(from).and_then(|skip| words.get(skip..end.checked_sub(from)?)) else {
+        return;
+    };
+    *found = part.iter().position(|word| *word != 0).and_then(|at| {
+        let word = part.get(at)?;
+        Some((begin + at) * 64 + usize::try_from(word.trailing_zeros()).ok()?)
+    });
+}
+
+/// Words looked at in one pass: enough for ten thousand rules, little enough for the stack.
+const CHUNK: usize = 192;

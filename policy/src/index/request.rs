@@ -1,0 +1,154 @@
+//! What a request adds: method, host, path.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::connection::keep;
+use super::row::Row;
+use super::trie::Trie;
+use crate::access::Request;
+use crate::document::{Effect, HttpLimits, Layer, Limit, Rule};
+use crate::pattern::{HostKind, HostPattern, PathPattern, parent_of, without_root};
+
+/// Rules by the dimensions of a request.
+#[derive(Debug)]
+pub(crate) struct RequestIndex {
+    method_any: Row,
+    methods: HashMap<Arc<str>, Row>,
+    host_any: Row,
+    host_absent: Row,
+    hosts: HashMap<Arc<str>, Row>,
+    hosts_below: HashMap<Arc<str>, Row>,
+    path_any: Row,
+    paths: Trie<Row>,
+    has_paths: bool,
+}
+
+impl RequestIndex {
+    pub(super) fn build<'r>(rules: impl Iterator<Item = (u32, &'r Rule)>) -> Self {
+        let mut build = Builder::default();
+        for (number, rule) in rules {
+            if let Layer::Http(limits) = &rule.layer {
+                build.insert(number, rule.effect, limits);
+            }
+        }
+        build.finish()
+    }
+
+    /// Keeps in `out` the rules that match the request.
+    pub(super) fn narrow(&self, request: &Request<'_>, from: usize, out: &mut [u64]) {
+        if !self.methods.is_empty() {
+            keep(out, |fitting| {
+                self.method_any.add_to(from, fitting);
+                add(self.methods.get(request.method), from, fitting);
+            });
+        }
+        if !self.hosts.is_empty() || !self.hosts_below.is_empty() {
+            keep(out, |fitting| match request.host {
+                Some(host) => {
+                    self.host_any.add_to(from, fitting);
+                    add(self.hosts.get(host.as_str()), from, fitting);
+                    add(parent_of(host).and_then(|parent| self.hosts_below.get(parent)), from, fitting);
+                }
+                None => self.host_absent.add_to(from, fitting),
+            });
+        }
+        if self.has_paths {
+            keep(out, |fitting| {
+                self.path_any.add_to(from, fitting);
+                self.paths.visit(without_root(request.path), &mut |row| row.add_to(from, fitting));
+            });
+        }
+    }
+}
+
+fn add(row: Option<&Row>, from: usize, out: &mut [u64]) {
+    if let Some(row) = row {
+        row.add_to(from, out);
+    }
+}
+
+struct Builder {
+    method_any: Vec<u32>,
+    methods: HashMap<Arc<str>, Vec<u32>>,
+    host_any: Vec<u32>,
+    host_absent: Vec<u32>,
+    hosts: HashMap<Arc<str>, Vec<u32>>,
+    hosts_below: HashMap<Arc<str>, Vec<u32>>,
+    path_any: Vec<u32>,
+    paths: Trie<Vec<u32>>,
+    has_paths: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            method_any: Vec::new(),
+            methods: HashMap::new(),
+            host_any: Vec::new(),
+            host_absent: Vec::new(),
+            hosts: HashMap::new(),
+            hosts_below: HashMap::new(),
+            path_any: Vec::new(),
+            paths: Trie::new(),
+            has_paths: false,
+        }
+    }
+}
+
+impl Builder {
+    fn insert(&mut self, number: u32, effect: Effect, limits: &HttpLimits) {
+        match &limits.methods {
+            Limit::Any => self.method_any.push(number),
+            Limit::Only(methods) => {
+                methods
+                    .iter()
+                    .for_each(|method| self.methods.entry(Arc::clone(method)).or_default().push(number));
+            }
+        }
+        match &limits.hosts {
+            Limit::Any => self.host_any.push(number),
+            Limit::Only(hosts) => hosts.iter().for_each(|host| self.host(number, host)),
+        }
+        // What is absent grants nothing, and escapes no denial.
+        if effect == Effect::Deny || matches!(limits.hosts, Limit::Any) {
+            self.host_absent.push(number);
+        }
+        match &limits.paths {
+            Limit::Any => self.path_any.push(number),
+            Limit::Only(paths) => paths.iter().for_each(|path| self.path(number, path)),
+        }
+    }
+
+    fn host(&mut self, number: u32, host: &HostPattern) {
+        let (map, name) = match host.kind() {
+            HostKind::Exact(name) => (&mut self.hosts, name),
+            HostKind::Below(parent) => (&mut self.hosts_below, parent),
+        };
+        map.entry(Arc::clone(name)).or_default().push(number);
+    }
+
+    fn path(&mut self, number: u32, path: &PathPattern) {
+        if let Some(rules) = self.paths.at(path.segments()) {
+            self.has_paths = true;
+            rules.push(number);
+        }
+    }
+
+    fn finish(self) -> RequestIndex {
+        let rows = |map: HashMap<Arc<str>, Vec<u32>>| {
+            map.into_iter().map(|(key, rules)| (key, Row::new(rules))).collect::<HashMap<_, _>>()
+        };
+        RequestIndex {
+            method_any: Row::new(self.method_any),
+            methods: rows(self.methods),
+            host_any: Row::new(self.host_any),
+            host_absent: Row::new(self.host_absent),
+            hosts: rows(self.hosts),
+            hosts_below: rows(self.hosts_below),
+            path_any: Row::new(self.path_any),
+            paths: self.paths.map(Row::new),
+            has_paths: self.has_paths,
+        }
+    }
+}
