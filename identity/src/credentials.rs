@@ -2,6 +2,7 @@
 //!
 //! Certificate, key, bundles and anchors change together: a holder of a snapshot never sees half a rotation.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -61,6 +62,16 @@ impl Credentials {
             return Err(CredentialsError::NoOwnBundle { id: svid.id().clone() });
         }
         Ok(Self { svid, bundles, anchors, generation: GENERATION.fetch_add(1, Ordering::Relaxed) })
+    }
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("generation", &self.generation)
+            .field("svid", &self.svid)
+            .field("bundles", &self.bundles)
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,6 +5,12 @@
 use std::sync::{Arc, OnceLock};
 
 use rustls::crypto::CryptoProvider;
+#[cfg(feature = "aws-lc")]
+use rustls::crypto::aws_lc_rs::sign::any_supported_type;
+#[cfg(all(feature = "ring", not(feature = "aws-lc")))]
+use rustls::crypto::ring::sign::any_supported_type;
+use rustls::sign::SigningKey;
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 #[cfg(feature = "aws-lc")]
 use aws_lc_rs as backend;
@@ -129,6 +135,11 @@ pub(crate) fn generate_p256_pkcs8() -> Result<zeroize::Zeroizing<Vec<u8>>, Crypt
     let key = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
         .map_err(|_| CryptoError::GenerateKey)?;
     Ok(zeroize::Zeroizing::new(key.as_ref().to_vec()))
+}
+
+/// Loads a PKCS#8 key for signing. Unlike the provider's own loader this borrows the key and leaves no copy of it behind.
+pub(crate) fn signing_key(pkcs8: &[u8]) -> Result<Arc<dyn SigningKey>, rustls::Error> {
+    any_supported_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8)))
 }
 
 #[cfg(feature = "aws-lc")]

@@ -91,11 +91,7 @@ impl PrivateKey {
     }
 
     fn from_zeroizing(pkcs8: Zeroizing<Vec<u8>>) -> Result<Self, KeyError> {
-        let der = PrivateKeyDer::Pkcs8(pkcs8.to_vec().into());
-        let signing = crypto::provider()
-            .key_provider
-            .load_private_key(der)
-            .map_err(|source| KeyError::Unusable { source })?;
+        let signing = crypto::signing_key(&pkcs8).map_err(|source| KeyError::Unusable { source })?;
         let spki = signing.public_key().ok_or(KeyError::NoPublicKey)?.to_vec();
         Ok(Self { pkcs8, spki, signing })
     }

@@ -1,6 +1,6 @@
 //! Who someone is and how that is proved: SPIFFE IDs, X.509-SVIDs, trust bundles, verification and TLS.
 //!
-//! Invariants: only [`verify`] and connections it accepted yield a [`Peer`]; private keys have no `Debug`, no `Clone`
+//! Invariants: only [`verify()`] and handshakes it accepted yield a [`Peer`]; private keys have no `Debug`, no `Clone`
 //! and are wiped; the crypto provider is chosen once per build and passed as a value.
 
 pub mod bootstrap;

@@ -31,7 +31,9 @@ impl Backoff {
             self.first.saturating_mul(1u32.checked_shl(self.failures).unwrap_or(u32::MAX)).min(self.longest);
         self.failures = (self.failures + 1).min(MOST_DOUBLINGS);
         let random = if random.is_finite() { random.clamp(0.0, 1.0) } else { 1.0 };
-        wait.mul_f64(0.5 + random / 2.0)
+        // Halved first: the product of the longest duration and 1.0 would not fit into a duration.
+        let half = wait / 2;
+        half + half.mul_f64(random)
     }
 
     /// Forgets the failures, after a success.

@@ -1,8 +1,9 @@
 //! X.509-SVIDs: a certificate chain that names somebody, with its private key.
 //!
 //! A value obeys the rules for leaves and its key belongs to its certificate. Whether anybody trusts it is for
-//! [`crate::verify`] to say.
+//! [`crate::verify()`] to say.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -101,6 +102,15 @@ impl X509Svid {
     /// Returns the certificates as PEM.
     pub fn chain_pem(&self) -> String {
         der::certificates_pem(&self.chain)
+    }
+}
+
+impl fmt::Debug for X509Svid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("X509Svid")
+            .field("id", self.id())
+            .field("serial", &self.serial())
+            .finish_non_exhaustive()
     }
 }
 

@@ -90,8 +90,8 @@ pub fn client_config_without_svid(
 }
 
 /// Returns the verified peer of a connection whose handshake was done with a configuration of this module; `None` where the
-/// client proved nothing and did not have to.
-pub fn peer(connection: &CommonState) -> Result<Option<Peer>, VerifyError> {
+/// client proved nothing and did not have to. Private, for on any other connection it would turn a claim into a proof.
+fn peer(connection: &CommonState) -> Result<Option<Peer>, VerifyError> {
     match connection.peer_certificates() {
         None | Some([]) => Ok(None),
         Some([leaf, ..]) => Ok(Some(Peer::new(Leaf::parse(leaf)?, leaf))),

@@ -79,7 +79,7 @@ impl fmt::Debug for Peer {
     }
 }
 
-/// What a peer acts as in the connection it is verified for. SVIDs are good for both, so no rule differs by it.
+/// What a peer acts as in the connection it is verified for. An SVID is good for both, so that the rules are the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The peer opened the connection.
@@ -133,45 +133,49 @@ pub fn verify(
     role: Role,
     now: SystemTime,
 ) -> Result<Peer, VerifyError> {
-    // Both roles obey the same rules: an SVID that names extended usages has to name both.
-    match role {
-        Role::Client | Role::Server => {}
-    }
     let parsed = Leaf::parse(leaf)?;
-    check_chain(leaf, intermediates, anchors, &parsed, now).map_err(|flaw| flaw.claimed_by(&parsed.id))?;
+    let id = &parsed.id;
+    let checked = unix_time(now).and_then(|time| {
+        let trusted = anchors.valid(id.trust_domain_name(), now)?;
+        check_chain(leaf, intermediates, &trusted, role, time)
+    });
+    checked.map_err(|flaw| flaw.claimed_by(id))?;
     Ok(Peer::new(parsed, leaf))
 }
 
 fn check_chain(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
-    anchors: &Anchors,
-    parsed: &Leaf,
-    now: SystemTime,
+    trusted: &[TrustAnchor<'_>],
+    role: Role,
+    time: UnixTime,
 ) -> Result<(), Flaw> {
     if intermediates.len() > MAX_INTERMEDIATES {
         return Err(Flaw::TooManyIntermediates { found: intermediates.len() });
     }
-    let anchors = anchors.valid(parsed.id.trust_domain_name(), now)?;
     let signers: Vec<_> = intermediates
         .iter()
         .filter(|der| may_sign(der))
         .map(|der| CertificateDer::from(der.as_ref()))
         .collect();
-    let since_epoch = now.duration_since(UNIX_EPOCH).map_err(|_| Flaw::ClockBeforeEpoch)?;
     EndEntityCert::try_from(leaf)
         .map_err(Flaw::from_chain)?
         .verify_for_usage(
             crypto::provider().signature_verification_algorithms.all,
-            &anchors,
+            trusted,
             &signers,
-            UnixTime::since_unix_epoch(since_epoch),
-            BothRoles,
+            time,
+            BothRoles { needed: role },
             None,
             None,
         )
         .map_err(Flaw::from_chain)?;
     Ok(())
+}
+
+fn unix_time(now: SystemTime) -> Result<UnixTime, Flaw> {
+    let since_epoch = now.duration_since(UNIX_EPOCH).map_err(|_| Flaw::ClockBeforeEpoch)?;
+    Ok(UnixTime::since_unix_epoch(since_epoch))
 }
 
 /// webpki takes `cA=true` as leave to sign; RFC 5280 4.2.1.3 asks for `keyCertSign` too where key usage is present.
@@ -218,7 +222,9 @@ impl Anchor {
 }
 
 /// Extended key usage may be absent; where it is present, in a leaf or an intermediate, it names both roles.
-struct BothRoles;
+struct BothRoles {
+    needed: Role,
+}
 
 impl ExtendedKeyUsageValidator for BothRoles {
     fn validate(&self, purposes: KeyPurposeIdIter<'_, '_>) -> Result<(), webpki::Error> {
@@ -233,7 +239,10 @@ impl ExtendedKeyUsageValidator for BothRoles {
             return Ok(());
         }
         Err(webpki::Error::RequiredEkuNotFoundContext(webpki::RequiredEkuNotFoundContext {
-            required: webpki::KeyUsage::client_auth(),
+            required: match self.needed {
+                Role::Client => webpki::KeyUsage::client_auth(),
+                Role::Server => webpki::KeyUsage::server_auth(),
+            },
             present: Vec::new(),
         }))
     }

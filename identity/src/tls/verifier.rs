@@ -1,4 +1,4 @@
-//! The certificate verifiers that rustls calls: thin layers over [`crate::verify`].
+//! The certificate verifiers that rustls calls: thin layers over [`crate::verify()`].
 //!
 //! Each refusal carries its [`VerifyError`] through rustls, so that it can be put on record; the peer sees an alert.
 

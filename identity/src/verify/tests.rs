@@ -528,7 +528,7 @@ fn a_clock_before_1970_refuses_everybody() {
     let root = Authority::root("root");
     let early = UNIX_EPOCH - SECOND;
 
-    assert!(verify(&root.leaf(WEB), &[], &anchors(&root), Role::Client, early).is_err());
+    assert_flaw(verify(&root.leaf(WEB), &[], &anchors(&root), Role::Client, early), Flaw::ClockBeforeEpoch);
 }
 
 #[test]
