@@ -48,12 +48,16 @@ pub enum DurableError {
 }
 
 fn fill(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    // `create_new` follows no link and takes over no file that somebody else put there.
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
+    let mut file = create(path, mode)?;
     // The umask may have taken permissions away; it never adds any.
     file.set_permissions(Permissions::from_mode(mode))?;
     file.write_all(bytes)?;
     file.sync_all()
+}
+
+/// `create_new` follows no link and takes over no file that somebody else put there.
+fn create(path: &Path, mode: u32) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).mode(mode).open(path)
 }
 
 /// Removes the file when it goes out of scope.

@@ -10,7 +10,8 @@ use super::*;
 fn a_file_gets_its_bytes_and_exactly_its_permissions() {
     let directory = tempfile::tempdir().unwrap();
 
-    for mode in [0o600, 0o640, 0o644, 0o400] {
+    // The last two are what a usual umask would take permissions from.
+    for mode in [0o600, 0o640, 0o644, 0o400, 0o666, 0o770] {
         let path = directory.path().join(format!("{mode:o}"));
 
         write(&path, mode, b"secret").unwrap();
@@ -18,7 +19,28 @@ fn a_file_gets_its_bytes_and_exactly_its_permissions() {
         assert_eq!(fs::read(&path).unwrap(), b"secret");
         assert_eq!(permissions(&path), mode);
     }
-    assert_eq!(entries(directory.path()), 4);
+    assert_eq!(entries(directory.path()), 6);
+}
+
+#[test]
+fn a_file_is_never_wider_than_it_ends() {
+    let directory = tempfile::tempdir().unwrap();
+
+    for mode in [0o600, 0o640, 0o400] {
+        let path = directory.path().join(format!("{mode:o}"));
+        create(&path, mode).unwrap();
+
+        assert_eq!(permissions(&path) & !mode, 0);
+    }
+}
+
+#[test]
+fn a_file_that_is_there_already_is_not_taken_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("planted");
+    fs::write(&path, "").unwrap();
+
+    assert_eq!(create(&path, 0o600).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
 }
 
 #[test]

@@ -57,6 +57,31 @@ fn a_leaf_that_breaks_the_rules_is_refused() {
 }
 
 #[test]
+fn a_leaf_for_one_role_only_is_refused() {
+    use rcgen::ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
+    let root = Authority::root("root");
+
+    for purpose in [ServerAuth, ClientAuth] {
+        let (leaf, key) = root.leaf_and_key(WEB, |params| params.extended_key_usages = vec![purpose.clone()]);
+
+        let error = X509Svid::from_der(&leaf, key, None).err().unwrap();
+
+        assert!(matches!(error, SvidError::Leaf { source } if *source.flaw() == Flaw::ExtendedKeyUsage));
+    }
+}
+
+#[test]
+fn a_serial_number_is_written_without_the_sign_byte_of_der() {
+    let root = Authority::root("root");
+
+    for (bytes, text) in [(vec![0x80, 0x01], "8001"), (vec![0x7f, 0x00], "7f00"), (vec![0x01], "01")] {
+        let (leaf, key) = root.leaf_and_key(WEB, |params| params.serial_number = Some(bytes.into()));
+
+        assert_eq!(X509Svid::from_der(&leaf, key, None).unwrap().serial(), text);
+    }
+}
+
+#[test]
 fn the_leaf_has_to_come_first() {
     let root = Authority::root("root");
     let lower = root.intermediate("lower", |_| {});

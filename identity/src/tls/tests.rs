@@ -216,6 +216,17 @@ async fn no_session_is_resumed_though_the_server_would() {
     }
 }
 
+#[test]
+fn each_safeguard_against_resumption_is_set_by_itself() {
+    let root = Authority::root("root");
+    let server = serving(&member(&root, DB));
+    let client = calling(&member(&root, WEB), &[DB]);
+
+    assert_eq!((server.send_tls13_tickets, server.max_early_data_size), (0, 0));
+    assert!(!server.session_storage.can_cache() && !server.ticketer.enabled());
+    assert!(!client.enable_early_data && !client.enable_sni);
+}
+
 #[tokio::test]
 async fn connections_speak_tls_13_and_the_protocol_both_name() {
     let root = Authority::root("root");
