@@ -1,0 +1,33 @@
+//! Promises of the whole, kept by the real binary: daemons as child processes, real peers, real files.
+//!
+//! The module's name says what a test needs beside the binary: `go`, `python` and `openssl` a foreign peer,
+//! `hosts` and `machine` root. `tests/run.sh` provides them; without them the tests fail and say so.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a test fails by panicking and explains itself on standard output"
+)]
+
+mod support;
+
+mod chaos;
+mod command_line;
+mod crash;
+mod framing;
+mod go;
+mod hosts;
+mod input;
+mod machine;
+mod openssl;
+mod outage;
+mod paths;
+mod policies;
+mod python;
+mod refusals;
+mod rotation;
+mod tour;
+mod workload_api;
