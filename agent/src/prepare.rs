@@ -1,0 +1,51 @@
+//! The agent's directory, and the lock that keeps a second agent out of it.
+
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The directory of a running agent. The lock ends with the value, and with the process.
+pub(crate) struct DataDir {
+    _lock: File,
+}
+
+impl DataDir {
+    /// Makes the directory if there is none, and locks it.
+    pub(crate) fn lock(path: &Path) -> Result<Self, DataDirError> {
+        let failed = |source| DataDirError::Unusable { path: path.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(failed)?;
+        let mut options = OpenOptions::new();
+        let lock = options
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(path.join("lock"))
+            .map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(DataDirError::InUse { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(failed(source)),
+        }
+    }
+}
+
+/// Why the directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DataDirError {
+    /// It cannot be made or written to.
+    #[error("cannot use the directory {}", path.display())]
+    Unusable {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another agent uses it.
+    #[error("another agent uses the directory {}", path.display())]
+    InUse {
+        /// The directory.
+        path: PathBuf,
+    },
+}
