@@ -1,5 +1,7 @@
 //! What a record costs: on the thread that decides, and on its way to the disk.
 
+#![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
+
 use std::{
     hint::black_box,
     net::{IpAddr, Ipv4Addr},

@@ -237,4 +237,4 @@ const V4_MASK: u32 = 0xffff_ff00;
 const V6_MASK: u128 = !0 << 64;
 
 #[cfg(test)]
-mod tests {}
+mod tests;

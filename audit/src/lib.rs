@@ -34,6 +34,8 @@ pub mod chain;
 mod config;
 mod event;
 mod files;
+#[cfg(test)]
+mod fixtures;
 mod id;
 mod log;
 pub mod read;

@@ -265,4 +265,4 @@ const GATHER: Duration = Duration::from_millis(5);
 const GATHER_ENOUGH: usize = 1_024;
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -30,7 +30,7 @@ mod group;
 mod lines;
 mod row;
 #[cfg(test)]
-mod tests {}
+mod tests;
 
 /// Why a line is not a record.
 #[derive(Debug, thiserror::Error)]

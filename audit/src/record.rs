@@ -15,7 +15,7 @@ pub(crate) use self::{
 mod build;
 mod line;
 #[cfg(test)]
-mod tests {}
+mod tests;
 
 /// The OCSF version whose shape the records have.
 pub const OCSF_VERSION: &str = "1.6.0";

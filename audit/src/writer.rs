@@ -33,13 +33,15 @@ mod rotate;
 mod sink;
 mod tail;
 #[cfg(test)]
-mod tests {}
+mod tests;
 
 /// The thread that writes a log. Closing it, or dropping it, writes everything first.
 #[derive(Debug)]
 pub struct Writer {
     shared: Arc<Shared>,
     ended: Option<Receiver<Result<(), CloseError>>>,
+    #[cfg(test)]
+    task: Receiver<i32>,
 }
 
 /// Why a log could not be started. Nothing was changed.
@@ -113,16 +115,33 @@ pub fn start(config: Config) -> Result<(Log, Writer), StartError> {
     spawn(config, sink, tail)
 }
 
+/// Starts a log on any stream.
+#[cfg(test)]
+pub(crate) fn start_on(config: Config, out: Box<dyn io::Write + Send>) -> Result<(Log, Writer), StartError> {
+    spawn(config, Sink::stream(out), tail::Tail::none())
+}
+
 fn spawn(config: Config, sink: Sink, tail: tail::Tail) -> Result<(Log, Writer), StartError> {
     let shared = Arc::new(Shared::new());
     let pen = Pen::new(config, sink, &tail, shared.clone());
     let (end, ended) = mpsc::channel();
+    #[cfg(test)]
+    let (tell, task) = mpsc::channel();
     let write = move || {
+        #[cfg(test)]
+        let _ = tell.send(rustix::thread::gettid().as_raw_nonzero().get());
         // Nobody listens any more where closing took too long.
         let _ = end.send(pen.run(tail.opened()));
     };
     thread::Builder::new().name("audit".to_owned()).spawn(write).map_err(StartError::Thread)?;
-    Ok((Log::new(shared.clone()), Writer { shared, ended: Some(ended) }))
+    let ended = Some(ended);
+    let writer = Writer {
+        shared: shared.clone(),
+        ended,
+        #[cfg(test)]
+        task,
+    };
+    Ok((Log::new(shared), writer))
 }
 
 impl Writer {
@@ -131,19 +150,24 @@ impl Writer {
     /// # Errors
     /// When something could not be written.
     pub fn close(mut self) -> Result<(), CloseError> {
-        self.finish()
+        self.finish_within(CLOSE_LIMIT)
     }
 
-    fn finish(&mut self) -> Result<(), CloseError> {
+    #[cfg(test)]
+    pub(crate) fn task(&self) -> Option<i32> {
+        self.task.recv().ok()
+    }
+
+    fn finish_within(&mut self, limit: Duration) -> Result<(), CloseError> {
         let Some(ended) = self.ended.take() else { return Ok(()) };
         self.shared.close();
-        ended.recv_timeout(CLOSE_LIMIT).unwrap_or(Err(CloseError::Stuck { limit: CLOSE_LIMIT }))
+        ended.recv_timeout(limit).unwrap_or(Err(CloseError::Stuck { limit }))
     }
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if let Err(failure) = self.finish() {
+        if let Err(failure) = self.finish_within(CLOSE_LIMIT) {
             error!(error = &failure as &dyn std::error::Error, "audit log not written to its end");
         }
     }

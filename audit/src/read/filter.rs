@@ -126,4 +126,4 @@ fn is_like(end: Option<&NetworkEndpoint>, glob: &Glob) -> bool {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

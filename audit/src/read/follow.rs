@@ -160,4 +160,4 @@ fn inode(metadata: &Metadata) -> (u64, u64) {
 pub const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
-mod tests {}
+mod tests;

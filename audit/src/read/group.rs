@@ -204,4 +204,4 @@ fn names() -> String {
 pub const MAX_GROUPS: usize = 100_000;
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -64,4 +64,4 @@ fn destination(end: Option<&NetworkEndpoint>) -> String {
 }
 
 #[cfg(test)]
-mod tests {}
+mod tests;

@@ -35,12 +35,12 @@ pub(super) struct LogFile {
 /// Opens the log at `path`, makes it ours and finds where its chain stands.
 pub(super) fn open(path: &Path) -> Result<(Sink, Tail), StartError> {
     let failed = |source| StartError::Open { path: path.to_owned(), source };
-    let directory = files::directory(path);
-    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed)?;
-    refuse_world_writable(path, directory, &fs::metadata(directory).map_err(failed)?)?;
     if fs::metadata(path).is_ok_and(|found| !found.is_file()) {
         return Err(StartError::NotAFile { path: path.to_owned() });
     }
+    let directory = files::directory(path);
+    DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(directory).map_err(failed)?;
+    refuse_world_writable(path, directory, &fs::metadata(directory).map_err(failed)?)?;
     let mut file = open_file(path).map_err(failed)?;
     refuse_world_writable(path, path, &file.metadata().map_err(failed)?)?;
     if !is_locked(&file) || !is_at(&file, path) {

@@ -1,0 +1,207 @@
+//! The data path never waits, and nothing it hands over is lost from the count.
+
+use std::{
+    fs,
+    io::{self, PipeReader, Read},
+    thread,
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    Effect, Kind, Reason, Record, Stage, Writer,
+    fixtures::{assert_one_chain, closed, config, connection, denied, product, records, sums, totals},
+    read, start,
+    writer::start_on,
+};
+
+/// A log into a pipe that nobody reads until asked to.
+fn into_pipe() -> (Log, Writer, PipeReader) {
+    let (reader, writer) = io::pipe().unwrap();
+    let (log, pen) = start_on(crate::Config::stdout(product()), Box::new(writer)).unwrap();
+    (log, pen, reader)
+}
+
+fn read_all(mut from: PipeReader, pace: Duration) -> thread::JoinHandle<Vec<Record>> {
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; 64 * 1024];
+        loop {
+            match from.read(&mut buffer).unwrap() {
+                0 => break,
+                n => bytes.extend_from_slice(&buffer[..n]),
+            }
+            thread::sleep(pace);
+        }
+        read::stream("pipe", &bytes[..]).map(|entry| entry.unwrap().record).collect()
+    })
+}
+
+#[test]
+fn the_caller_never_waits_for_a_target_that_takes_nothing() {
+    let (log, writer, reader) = into_pipe();
+
+    for _ in 0..3 * QUEUE_CAPACITY {
+        log.open(denied(Reason::NoPolicy));
+    }
+
+    assert!(log.queued() <= QUEUE_CAPACITY);
+    assert!(log.aggregated() > 0);
+    let reading = read_all(reader, Duration::ZERO);
+    writer.close().unwrap();
+    assert_eq!(sums(&reading.join().unwrap()), totals(&log.counts()));
+}
+
+#[test]
+fn many_threads_and_a_slow_reader_lose_no_count() {
+    let (log, writer, reader) = into_pipe();
+    let reading = read_all(reader, Duration::from_millis(1));
+    let reasons = [Reason::NoPolicy, Reason::ExplicitDeny, Reason::HandshakeFailed("expired")];
+
+    thread::scope(|scope| {
+        for (thread, reason) in (0..6_u32).zip(reasons.into_iter().cycle()) {
+            let log = log.clone();
+            scope.spawn(move || flood(&log, reason, thread));
+        }
+    });
+    writer.close().unwrap();
+
+    let records = reading.join().unwrap();
+    assert!(log.aggregated() > 0, "the queue was never full: nothing was tested");
+    assert_eq!(totals(&log.counts()).values().sum::<u64>(), 6 * 22_000);
+    assert_eq!(sums(&records), totals(&log.counts()));
+    let sequences: Vec<_> = records.iter().map(|record| record.metadata.sequence).collect();
+    assert_eq!(sequences, (1..=records.len() as u64).collect::<Vec<_>>());
+}
+
+fn flood(log: &Log, reason: Reason, thread: u32) {
+    for n in 0..10_000 {
+        let mut event = denied(reason);
+        event.source.id = Some(format!("spiffe://prod.test/{}", (n + thread) % 5_000).into());
+        log.open(event);
+        log.open(connection(Kind::Allowed, Stage::Request));
+        if n % 5 == 0 {
+            log.open(closed(1, 1));
+        }
+    }
+}
+
+#[test]
+fn with_room_on_the_queue_every_denial_has_a_record_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let (log, writer) = start(config(&path)).unwrap();
+
+    for _ in 0..100 {
+        log.open(denied(Reason::NoPolicy));
+    }
+    writer.close().unwrap();
+
+    assert_eq!(log.aggregated(), 0);
+    let denials = records(&path).into_iter().filter(|record| record.status_detail.is_some());
+    assert!(denials.map(|record| record.count).eq([None; 100]));
+    assert_one_chain(&path);
+}
+
+#[test]
+fn allowed_requests_are_summed_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let (log, writer) = start(config(&path)).unwrap();
+
+    for _ in 0..1_000 {
+        log.open(connection(Kind::Allowed, Stage::Request));
+    }
+    writer.close().unwrap();
+
+    let found = records(&path);
+    let allowed: Vec<_> =
+        found.iter().filter(|record| record.unmapped.vouchsafe.decision == "allowed").collect();
+    assert_eq!(allowed.len(), 1);
+    assert_eq!(allowed[0].count, Some(1_000));
+}
+
+#[test]
+fn shadow_and_enforced_denials_are_counted_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, _writer) = start(config(&dir.path().join("audit.jsonl"))).unwrap();
+    let mut shadow = denied(Reason::ExplicitDeny);
+    if let Kind::Denied(denial) = &mut shadow.kind {
+        denial.effect = Effect::Shadow;
+    }
+
+    log.open(shadow);
+    log.open(denied(Reason::ExplicitDeny));
+    log.open(denied(Reason::ExplicitDeny));
+
+    let reason = Some("explicit_deny");
+    assert_eq!(
+        log.counts(),
+        [
+            Count { decision: Decision::Denied, reason, total: 2 },
+            Count { decision: Decision::WouldDeny, reason, total: 1 },
+        ]
+    );
+}
+
+#[test]
+fn a_record_is_in_the_file_soon_without_closing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let (log, _writer) = start(config(&path)).unwrap();
+
+    log.open(denied(Reason::NoPolicy));
+
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while records(&path).iter().all(|record| record.status_detail.is_none()) {
+        assert!(Instant::now() < deadline, "no record in the file");
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn an_idle_writer_does_not_wake_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (log, writer) = start(config(&dir.path().join("audit.jsonl"))).unwrap();
+    let task = writer.task().expect("the thread has told its number");
+    log.open(denied(Reason::NoPolicy));
+    thread::sleep(Duration::from_millis(2_500)); // longer than the batch and the sync take
+
+    let before = switches(task);
+    thread::sleep(Duration::from_secs(2));
+
+    assert_eq!(switches(task), before);
+}
+
+/// How often a thread of this process has gone to sleep.
+fn switches(task: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/self/task/{task}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn the_sum_over_the_records_is_the_counter(kinds in prop::collection::vec(0_u8..6, 0..400)) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("audit.jsonl");
+        let (log, writer) = start(config(&path)).unwrap();
+
+        for kind in kinds {
+            log.open(match kind {
+                0 => connection(Kind::Opened, Stage::Connect),
+                1 => connection(Kind::Allowed, Stage::Request),
+                2 => closed(1, 2),
+                3 => denied(Reason::MalformedRequest("bare_cr")),
+                4 => denied(Reason::MalformedRequest("bare_lf")),
+                _ => denied(Reason::NoAllowMatched),
+            });
+        }
+        writer.close().unwrap();
+
+        prop_assert_eq!(sums(&records(&path)), totals(&log.counts()));
+    }
+}
