@@ -2,6 +2,7 @@
 //!
 //! Each refusal leaves exactly one denial on record and no byte at the application.
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -10,7 +11,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType,
 };
 
-use crate::support::audit::reason;
+use crate::support::audit::{code, reason};
 use crate::support::backend::Backend;
 use crate::support::http;
 use crate::support::pki::{Authority, Identity, ago, hence, leaf, uri};
@@ -27,14 +28,15 @@ fn every_flawed_certificate_is_refused_with_one_denial_and_no_byte_at_the_applic
     let flawed = flawed_certificates(&callee.authority);
     assert!(flawed.len() > 30, "{} flaws", flawed.len());
 
-    let mut denied = 0;
+    let (mut denied, mut codes) = (0, BTreeMap::<String, Vec<&str>>::new());
     for (flaw, identity) in &flawed {
         let outcome = tls::get(callee.inbound, identity, "/");
 
         assert!(outcome.is_err(), "{flaw}: answered {outcome:?}");
         denied += 1;
         let record = callee.sidecar.audit.wait_for_denied(denied);
-        assert!(!reason(&record).is_empty(), "{flaw}: no reason in {record}");
+        assert_eq!(reason(&record), "handshake_failed", "{flaw}: {record}");
+        codes.entry(code(&record).to_owned()).or_default().push(flaw.as_str());
     }
 
     assert_eq!(
@@ -167,7 +169,7 @@ fn a_caller_without_a_certificate_is_refused_once_on_record() {
 
     assert!(answer.is_err(), "answered {answer:?}");
     let record = callee.sidecar.audit.wait_for_denied(1);
-    assert_eq!(reason(&record), "unauthenticated", "{record}");
+    assert_eq!((reason(&record), code(&record)), ("handshake_failed", "no_certificate"), "{record}");
     assert_eq!(
         record["src_endpoint"].get("uid"),
         None,

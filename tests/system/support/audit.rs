@@ -61,3 +61,8 @@ pub(crate) fn is_denial(record: &Value) -> bool {
 pub(crate) fn reason(record: &Value) -> &str {
     record["status_detail"].as_str().unwrap_or("")
 }
+
+/// The finer code beside the reason.
+pub(crate) fn code(record: &Value) -> &str {
+    record["unmapped"]["vouchsafe"]["code"].as_str().unwrap_or("")
+}

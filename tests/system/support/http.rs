@@ -37,19 +37,16 @@ pub(crate) fn headers(head: &str, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// Makes one plaintext call and closes.
-pub(crate) fn call(address: SocketAddr, method: &str, path: &str) -> std::io::Result<Answer> {
-    let mut stream = connect(address)?;
-    write!(
-        stream,
-        "{method} {path} HTTP/1.1\r\nHost: svc.internal\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
-    )?;
-    read_answer(&mut stream)
+/// Makes one plaintext `GET` and closes.
+pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
+    get_from(address, "svc.internal", path)
 }
 
-/// `GET`, one call.
-pub(crate) fn get(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
-    call(address, "GET", path)
+/// `get` with a Host of the test's choice.
+pub(crate) fn get_from(address: SocketAddr, host: &str, path: &str) -> std::io::Result<Answer> {
+    let mut stream = connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n")?;
+    read_answer(&mut stream)
 }
 
 /// A plaintext connection with limits on every wait.

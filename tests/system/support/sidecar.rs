@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::audit::AuditLog;
 use super::command::{binary, clean};
 use super::http::{self, Answer};
@@ -140,17 +142,42 @@ impl Sidecar {
     }
 
     pub(crate) fn admin(&self, path: &str) -> std::io::Result<Answer> {
-        http::get(self.admin, path)
+        http::get_from(self.admin, "localhost", path)
     }
 
-    /// What `/readyz` says: the status and the reasons.
-    pub(crate) fn readiness(&self) -> (u16, String) {
-        self.admin("/readyz").map_or((0, String::new()), |answer| (answer.status, answer.text()))
+    /// What `/readyz` says: the status and the document.
+    pub(crate) fn readiness(&self) -> (u16, Value) {
+        let Ok(answer) = self.admin("/readyz") else { return (0, Value::Null) };
+        (answer.status, serde_json::from_str(&answer.text()).unwrap_or(Value::Null))
+    }
+
+    /// Why `/readyz` says that something about the policies is wrong, if it does.
+    pub(crate) fn policy_problem(&self) -> Option<String> {
+        let document = self.readiness().1;
+        let lists = [&document["reasons"], &document["warnings"]];
+        let all = lists.into_iter().filter_map(Value::as_array).flatten();
+        let about =
+            all.filter(|problem| problem["part"].as_str().is_some_and(|part| part.starts_with("polic")));
+        about.map(|problem| problem["reason"].as_str().unwrap_or_default().to_owned()).next()
+    }
+
+    /// The hash of the policy set in force.
+    pub(crate) fn generation(&self) -> String {
+        self.readiness().1["policy_generation"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The sum of all samples of a metric whose line has all `labels`.
+    pub(crate) fn metric(&self, name: &str, labels: &[&str]) -> f64 {
+        let text = self.admin("/metrics").map(|answer| answer.text()).unwrap_or_default();
+        let lines = text
+            .lines()
+            .filter(|line| line.starts_with(name) && labels.iter().all(|label| line.contains(label)));
+        lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
     }
 
     #[track_caller]
     pub(crate) fn wait_until_ready(&mut self) {
-        let mut said = (0, String::new());
+        let mut said = (0, Value::Null);
         let end = Instant::now() + DEADLINE;
         while said.0 != 200 {
             assert!(Instant::now() < end, "{} is not ready: {} {}", self.setup.name, said.0, said.1);
