@@ -1,1 +1,32 @@
-//! Placeholder.
+//! The sidecar: takes all traffic of its workload in and out, with mutual TLS on the wire, a decision about every
+//! connection and request, and a record of every refusal.
+//!
+//! Work runs one way: a listener accepts, identity proves the peer, policy decides, audit records, a relay or an
+//! HTTP session carries. What changes (identity, policies) is one snapshot with one writer ([`run`] owns it), and
+//! after each change the live connections it concerns are decided again.
+
+mod activity;
+mod admin;
+pub mod config;
+mod control;
+mod http1;
+mod inbound;
+mod listener;
+mod live;
+mod metrics;
+mod outbound;
+mod policies;
+mod record;
+mod relay;
+mod run;
+mod shared;
+mod source;
+mod state;
+mod stream;
+mod watching;
+pub mod workload_api;
+
+pub use config::Config;
+pub use policies::LoadError;
+pub use run::{AdminAddress, CheckError, Ready, RunError, check, run};
+pub use source::SourceError;

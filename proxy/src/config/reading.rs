@@ -1,0 +1,351 @@
+//! From the strict tree to [`Config`]: each key once, each problem at its place.
+
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+
+use identity::TrustDomain;
+use policy::strict::{Fields, Node, Problems, Reader, Source as Text};
+
+use super::{
+    Admin, Audit, AuditTarget, Config, DRAIN, HostPort, IdentitySource, Inbound, Limits, MAX_ENDPOINTS,
+    MAX_EXPECTED, MAX_LISTENERS, Outbound, PemFiles, Protocol,
+};
+
+pub(super) fn config(text: &Text) -> Result<Config, Problems> {
+    let (mut read, root) = Reader::open(text);
+    let config = root.as_ref().and_then(|root| document(root, &mut read));
+    read.finish()?;
+    // A document that could not be read has left a problem behind.
+    config.ok_or_else(|| {
+        let mut read = Reader::new(text);
+        if let Some(root) = &root {
+            read.problem(root, "the configuration cannot be read", None);
+        }
+        read.finish().err().unwrap_or_default()
+    })
+}
+
+fn document(root: &Node, read: &mut Reader<'_>) -> Option<Config> {
+    let mut map = read.map(root)?;
+    let version = map.version("proxy/v1", read);
+    let identity =
+        map.optional("identity").map(|node| read.parsed(node, "a SPIFFE ID like spiffe://prod.test/web"));
+    let source = map.optional("source").map(|node| self::source(node, read));
+    let policies = map.optional("policies").map(|node| read.path(node));
+    let inbound = listeners(&mut map, "inbound", read, self::inbound);
+    let outbound = listeners(&mut map, "outbound", read, self::outbound);
+    let admin = map.optional("admin").map(|node| self::admin(node, read));
+    let audit = map.optional("audit").map(|node| self::audit(node, read));
+    let drain = map.optional("drain").map(|node| read.duration_within(node, Duration::ZERO..=MAX_TIME));
+    let limits = map.optional("limits").map(|node| self::limits(node, read));
+    let span = map.span();
+    map.finish(read);
+    let config = Config {
+        identity: present(identity)?,
+        source: present(source)?.unwrap_or(IdentitySource::Environment),
+        policies: present(policies)?,
+        inbound: inbound?,
+        outbound: outbound?,
+        admin: present(admin)?,
+        audit: present(audit)?.unwrap_or_else(default_audit),
+        drain: present(drain)?.unwrap_or(DRAIN),
+        limits: present(limits)?.unwrap_or_default(),
+    };
+    if let Some(message) = conflict(&config) {
+        read.place(span, message, None);
+    }
+    version.map(|()| config)
+}
+
+/// Absent is fine, unreadable is not.
+#[expect(
+    clippy::option_option,
+    reason = "the outer option is whether the key is there, the inner one whether it reads"
+)]
+fn present<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+    match value {
+        None => Some(None),
+        Some(None) => None,
+        Some(Some(value)) => Some(Some(value)),
+    }
+}
+
+fn conflict(config: &Config) -> Option<String> {
+    if config.inbound.is_empty() && config.outbound.is_empty() {
+        return Some("there is neither an inbound nor an outbound listener".to_owned());
+    }
+    if !config.inbound.is_empty() && config.policies.is_none() {
+        return Some("inbound listeners need \"policies\", a directory".to_owned());
+    }
+    let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
+    let inbound = config.inbound.iter().map(|listener| (&listener.name, listener.listen));
+    let outbound = config.outbound.iter().map(|listener| (&listener.name, listener.listen));
+    for (name, address) in inbound.chain(outbound) {
+        if !names.insert(name) {
+            return Some(format!("two listeners are named \"{name}\""));
+        }
+        if address.port() != 0 && !addresses.insert(address) {
+            return Some(format!("two listeners listen on {address}"));
+        }
+    }
+    if let Some(Admin::Loopback(address)) = config.admin
+        && addresses.contains(&address)
+    {
+        return Some(format!("a listener and the admin interface listen on {address}"));
+    }
+    // An application behind our own listener would be called by itself for ever.
+    config
+        .inbound
+        .iter()
+        .find(|listener| addresses.contains(&listener.application))
+        .map(|listener| format!("the application of \"{}\" is a listener of this proxy", listener.name))
+}
+
+fn source(node: &Node, read: &mut Reader<'_>) -> Option<IdentitySource> {
+    let mut map = read.map(node)?;
+    let endpoint = map.optional("workload_api");
+    let pem = map.optional("pem");
+    let source = match (endpoint, pem) {
+        (Some(node), None) => read
+            .parsed(node, "a socket like unix:///run/vouchsafe/agent.sock")
+            .map(IdentitySource::WorkloadApi),
+        (None, Some(node)) => self::pem(node, read).map(IdentitySource::Pem),
+        (None, None) | (Some(_), Some(_)) => {
+            read.problem(node, "expected exactly one of \"workload_api\" and \"pem\"", None);
+            None
+        }
+    };
+    map.finish(read);
+    source
+}
+
+fn pem(node: &Node, read: &mut Reader<'_>) -> Option<PemFiles> {
+    let mut map = read.map(node)?;
+    let certificate = map.required("certificate", read).and_then(|node| read.path(node));
+    let key = map.required("key", read).and_then(|node| read.path(node));
+    let bundle = map.required("bundle", read).and_then(|node| read.path(node));
+    let federated = match map.optional("federated") {
+        None => Some(Vec::new()),
+        Some(node) => self::federated(node, read),
+    };
+    map.finish(read);
+    Some(PemFiles { certificate: certificate?, key: key?, bundle: bundle?, federated: federated? })
+}
+
+fn federated(node: &Node, read: &mut Reader<'_>) -> Option<Vec<(TrustDomain, std::path::PathBuf)>> {
+    let entries = read.entries(node)?;
+    let mut bundles = Vec::new();
+    for (name, node) in entries {
+        match TrustDomain::parse(name) {
+            Ok(trust_domain) => bundles.push((trust_domain, read.path(node)?)),
+            Err(error) => {
+                read.problem(node, format!("\"{name}\" is not a trust domain: {error}"), None);
+                return None;
+            }
+        }
+    }
+    Some(bundles)
+}
+
+fn listeners<'n, T>(
+    map: &mut Fields<'n>,
+    key: &'static str,
+    read: &mut Reader<'_>,
+    one: impl FnMut(&mut Reader<'_>, &Node) -> Option<T>,
+) -> Option<Vec<T>> {
+    match map.optional(key) {
+        None => Some(Vec::new()),
+        Some(node) => each(node, read, one),
+    }
+}
+
+fn each<T>(
+    node: &Node,
+    read: &mut Reader<'_>,
+    mut one: impl FnMut(&mut Reader<'_>, &Node) -> Option<T>,
+) -> Option<Vec<T>> {
+    let items = read.list(node)?;
+    if items.len() > MAX_LISTENERS {
+        read.problem(node, format!("more than {MAX_LISTENERS} listeners"), None);
+        return None;
+    }
+    let all: Vec<Option<T>> = items.iter().map(|item| one(read, item)).collect();
+    all.into_iter().collect()
+}
+
+fn inbound(read: &mut Reader<'_>, node: &Node) -> Option<Inbound> {
+    let mut map = read.map(node)?;
+    let name = name(&mut map, read);
+    let listen =
+        map.required("listen", read).and_then(|node| read.parsed(node, "an address like 0.0.0.0:8443"));
+    let protocol = protocol(&mut map, read);
+    let application = map.required("application", read).and_then(|node| {
+        let address: SocketAddr = read.parsed(node, "an address like 127.0.0.1:8080")?;
+        loopback(address, node, read)
+            .filter(|address| address.port() != 0)
+            .or_else(|| none(read, node, "the application needs a port"))
+    });
+    map.finish(read);
+    Some(Inbound { name: name?, listen: listen?, protocol: protocol?, application: application? })
+}
+
+fn outbound(read: &mut Reader<'_>, node: &Node) -> Option<Outbound> {
+    let mut map = read.map(node)?;
+    let name = name(&mut map, read);
+    let listen = map.required("listen", read).and_then(|node| {
+        let address: SocketAddr = read.parsed(node, "an address like 127.0.0.1:9001")?;
+        loopback(address, node, read)
+    });
+    let protocol = protocol(&mut map, read);
+    let endpoints = map.required("endpoints", read).and_then(|node| {
+        read.each(node, MAX_ENDPOINTS, |read, item| {
+            read.parsed::<HostPort>(item, "an endpoint like web:8443")
+        })
+    });
+    let expect = map.required("expect", read).and_then(|node| {
+        read.each(node, MAX_EXPECTED, |read, item| {
+            read.parsed(item, "a SPIFFE ID like spiffe://prod.test/web")
+        })
+    });
+    map.finish(read);
+    Some(Outbound {
+        name: name?,
+        listen: listen?,
+        protocol: protocol?,
+        endpoints: endpoints?,
+        expect: expect?,
+    })
+}
+
+fn name(map: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<String> {
+    let node = map.required("name", read)?;
+    let name = read.string(node)?;
+    let plain = name.len() <= MAX_NAME
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
+    if plain {
+        return Some(name.to_owned());
+    }
+    none(read, node, "a name has at most 63 letters, digits, dots, dashes and underscores")
+}
+
+fn protocol(map: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<Protocol> {
+    let node = map.required("protocol", read)?;
+    read.one_of(node, &["tcp", "http"]).map(|word| if word == "tcp" { Protocol::Tcp } else { Protocol::Http })
+}
+
+fn loopback(address: SocketAddr, node: &Node, read: &mut Reader<'_>) -> Option<SocketAddr> {
+    if address.ip().to_canonical().is_loopback() {
+        return Some(address);
+    }
+    read.problem(
+        node,
+        format!("{address} is not on loopback"),
+        Some("plaintext stays on this host: use 127.0.0.1 or [::1]"),
+    );
+    None
+}
+
+fn admin(node: &Node, read: &mut Reader<'_>) -> Option<Admin> {
+    let mut map = read.map(node)?;
+    let listen = map.optional("listen");
+    let socket = map.optional("socket");
+    let admin = match (listen, socket) {
+        (Some(node), None) => {
+            let address: Option<SocketAddr> = read.parsed(node, "an address like 127.0.0.1:15000");
+            address.and_then(|address| loopback(address, node, read)).map(Admin::Loopback)
+        }
+        (None, Some(node)) => read.path(node).map(Admin::Socket),
+        (None, None) | (Some(_), Some(_)) => {
+            none(read, node, "expected exactly one of \"listen\" and \"socket\"")
+        }
+    };
+    map.finish(read);
+    admin
+}
+
+fn audit(node: &Node, read: &mut Reader<'_>) -> Option<Audit> {
+    let mut map = read.map(node)?;
+    let file = map.optional("file");
+    let stdout = map.optional("stdout").map(|node| read.boolean(node));
+    let target = match (file, present(stdout)?) {
+        (Some(node), None | Some(false)) => read.path(node).map(AuditTarget::File),
+        (None, Some(true)) => Some(AuditTarget::Stdout),
+        (None, None | Some(false)) | (Some(_), Some(true)) => {
+            none(read, node, "expected either \"file\" or \"stdout: true\"")
+        }
+    };
+    let rotate_size = map.optional("rotate_size").map(|node| read.size(node));
+    let rotate_age = map.optional("rotate_age").map(|node| read.duration(node));
+    let keep = map.optional("keep").map(|node| read.integer(node, 1..=MAX_KEPT));
+    map.finish(read);
+    let default = default_audit();
+    Some(Audit {
+        target: target?,
+        rotate_size: present(rotate_size)?.unwrap_or(default.rotate_size),
+        rotate_age: present(rotate_age)?.unwrap_or(default.rotate_age),
+        keep: present(keep)?.and_then(|keep| usize::try_from(keep).ok()).unwrap_or(default.keep),
+    })
+}
+
+fn default_audit() -> Audit {
+    Audit {
+        target: AuditTarget::Stdout,
+        rotate_size: audit::DEFAULT_ROTATE_BYTES,
+        rotate_age: audit::DEFAULT_ROTATE_AGE,
+        keep: audit::DEFAULT_KEEP_FILES,
+    }
+}
+
+fn limits(node: &Node, read: &mut Reader<'_>) -> Option<Limits> {
+    let mut map = read.map(node)?;
+    let mut limits = Limits::default();
+    let counts = [
+        ("connections", &mut limits.connections, 1..=1_000_000),
+        ("connections_per_listener", &mut limits.connections_per_listener, 1..=1_000_000),
+        ("handshakes", &mut limits.handshakes, 1..=1_000_000),
+        ("header_count", &mut limits.header_count, 1..=1_000),
+    ];
+    for (key, value, range) in counts {
+        if let Some(found) = map.optional(key).and_then(|node| read.integer(node, range)) {
+            *value = usize::try_from(found).unwrap_or(usize::MAX);
+        }
+    }
+    if let Some(node) = map.optional("header_size")
+        && let Some(size) = read.size(node)
+    {
+        match usize::try_from(size) {
+            Ok(size) if (MIN_HEADER_SIZE..=MAX_HEADER_SIZE).contains(&size) => limits.header_size = size,
+            _ => read.problem(node, "expected a size from 1KiB to 256KiB", None),
+        }
+    }
+    let times = [
+        ("handshake_timeout", &mut limits.handshake_timeout),
+        ("header_timeout", &mut limits.header_timeout),
+        ("connect_timeout", &mut limits.connect_timeout),
+        ("idle_timeout", &mut limits.idle_timeout),
+        ("stall_timeout", &mut limits.stall_timeout),
+        ("tcp_idle_timeout", &mut limits.tcp_idle_timeout),
+        ("half_close_timeout", &mut limits.half_close_timeout),
+    ];
+    for (key, value) in times {
+        if let Some(found) =
+            map.optional(key).and_then(|node| read.duration_within(node, MIN_TIME..=MAX_TIME))
+        {
+            *value = found;
+        }
+    }
+    map.finish(read);
+    Some(limits)
+}
+
+fn none<T>(read: &mut Reader<'_>, node: &Node, message: &str) -> Option<T> {
+    read.problem(node, message, None);
+    None
+}
+
+/// A label of a metric: as long as a DNS label.
+const MAX_NAME: usize = 63;
+const MAX_KEPT: u64 = 10_000;
+const MIN_HEADER_SIZE: usize = 1024;
+const MAX_HEADER_SIZE: usize = 256 * 1024;
+const MIN_TIME: Duration = Duration::from_millis(10);
+const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);

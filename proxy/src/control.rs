@@ -1,0 +1,185 @@
+//! The one writer: takes what the identity source and the policy loader say, swaps the snapshot, and has the live
+//! connections decided again.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use audit::{Event, Lifecycle};
+use identity::{Credentials, SpiffeId};
+use policy::PolicySet;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    http1::Pool,
+    inbound,
+    policies::{Loaded, describe},
+    shared::Shared,
+    source::Update,
+    state::{self, Identity, Part},
+};
+
+/// What the writer knows beside the snapshot.
+pub(crate) struct Control {
+    shared: Arc<Shared>,
+    expected: Vec<Vec<SpiffeId>>,
+    pools: Vec<Arc<Pool>>,
+    set: Option<Arc<PolicySet>>,
+}
+
+impl Control {
+    pub(crate) fn new(shared: Arc<Shared>, expected: Vec<Vec<SpiffeId>>, pools: Vec<Arc<Pool>>) -> Self {
+        Self { shared, expected, pools, set: None }
+    }
+
+    /// Runs until `stop`.
+    pub(crate) async fn run(
+        mut self,
+        mut identities: mpsc::Receiver<Update>,
+        mut policies: mpsc::Receiver<Loaded>,
+        stop: CancellationToken,
+    ) {
+        let mut sweep = tokio::time::interval(self.sweep_every());
+        sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                Some(update) = identities.recv() => self.identity(update),
+                Some(loaded) = policies.recv() => self.policies(loaded),
+                _ = sweep.tick() => self.sweep(),
+            }
+        }
+    }
+
+    fn identity(&mut self, update: Update) {
+        match update {
+            Update::Credentials(credentials) => self.renew(credentials),
+            Update::Withdrawn(error) => self.withdraw(&describe(&error)),
+            Update::Failed(error) => self.failed(&describe(&error)),
+        }
+    }
+
+    fn renew(&self, credentials: Arc<Credentials>) {
+        let identity = match Identity::new(Arc::clone(&credentials), &self.expected) {
+            Ok(identity) => Arc::new(identity),
+            Err(error) => return self.failed(&describe(&error)),
+        };
+        let shared = &self.shared;
+        let before = shared.state.now();
+        shared.state.store(state::with_identity(&before, self.set.as_deref(), Some(Arc::clone(&identity))));
+        shared.state.set_problem(Part::Identity, None);
+        shared.state.set_problem(Part::IdentityUpdate, None);
+        shared.metrics.identity_updated(true);
+        shared.metrics.svid_not_after.set(seconds(credentials.svid().not_after()));
+        tracing::info!(id = %identity.id(), serial = credentials.svid().serial(), "identity in use");
+        self.record(Lifecycle::IdentityRotated);
+        if let Some(before) = &before.identity {
+            let cut = state::recheck_trust(&shared.registry, &before.credentials, &credentials);
+            report(cut, "connections cut: their trust was withdrawn");
+            if before.id() != identity.id() {
+                // Another workload: other policies protect it.
+                self.recheck();
+            }
+        }
+    }
+
+    fn withdraw(&self, reason: &str) {
+        let shared = &self.shared;
+        let before = shared.state.now();
+        shared.state.store(state::with_identity(&before, self.set.as_deref(), None));
+        shared.state.set_problem(Part::Identity, Some(reason.to_owned()));
+        shared.metrics.identity_updated(false);
+        tracing::error!(reason, "no identity: nothing passes");
+        if before.identity.is_some() {
+            state::withdraw(&shared.registry);
+        }
+    }
+
+    /// The identity in use stays while it is valid; without one there is nothing to stay.
+    fn failed(&self, reason: &str) {
+        let shared = &self.shared;
+        shared.metrics.identity_updated(false);
+        if shared.state.now().identity.is_some() {
+            shared.state.set_problem(Part::IdentityUpdate, Some(reason.to_owned()));
+            tracing::warn!(reason, "no new identity, the last good one stays in use");
+        } else {
+            shared.state.set_problem(Part::Identity, Some(reason.to_owned()));
+            tracing::error!(reason, "no identity: nothing passes");
+        }
+    }
+
+    fn policies(&mut self, loaded: Loaded) {
+        let shared = &self.shared;
+        match loaded {
+            Loaded::Set(set) => {
+                shared.state.store(state::with_policies(&shared.state.now(), &set));
+                shared.state.set_problem(Part::Policies, None);
+                shared.state.set_problem(Part::PolicyReload, None);
+                shared.metrics.policies_loaded(true);
+                tracing::info!(generation = %set.generation(), "policies in force");
+                self.set = Some(set);
+                self.record(Lifecycle::PolicyChanged);
+                self.recheck();
+            }
+            Loaded::Refused(error) => {
+                let reason = describe(&error);
+                shared.metrics.policies_loaded(false);
+                if self.set.is_some() {
+                    tracing::error!(reason, "policies refused, the last good ones stay in force");
+                    shared.state.set_problem(Part::PolicyReload, Some(reason));
+                } else {
+                    tracing::error!(reason, "policies refused: everything is denied");
+                    shared.state.set_problem(Part::Policies, Some(reason));
+                }
+                self.record(Lifecycle::PolicyRefused);
+            }
+        }
+    }
+
+    fn recheck(&self) {
+        let cut = inbound::recheck(&self.shared.registry, &self.shared.state.now());
+        report(cut, "connections cut: policy forbids them");
+    }
+
+    fn record(&self, change: Lifecycle) {
+        let generation = Arc::clone(&self.shared.state.now().generation);
+        self.shared.log.open(Event::lifecycle(SystemTime::now(), change, generation));
+    }
+
+    fn sweep(&self) {
+        let shared = &self.shared;
+        shared.registry.sweep(&shared.limits.live());
+        for pool in &self.pools {
+            pool.sweep();
+        }
+        if let Some(identity) = &shared.state.now().identity
+            && identity.credentials.svid().not_after() <= SystemTime::now()
+        {
+            shared.state.set_problem(Part::Identity, Some("the SVID in use has expired".to_owned()));
+        }
+    }
+
+    /// Often enough that the shortest limit is exceeded by a quarter at most.
+    fn sweep_every(&self) -> Duration {
+        let limits = self.shared.limits.live();
+        let shortest = limits.idle.min(limits.head).min(limits.stall).min(limits.relay_idle);
+        (shortest.min(limits.half_closed) / 4).clamp(SHORTEST_SWEEP, LONGEST_SWEEP)
+    }
+}
+
+fn report(cut: usize, message: &'static str) {
+    if cut > 0 {
+        tracing::info!(count = cut, "{message}");
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "seconds since 1970 are far below 2^52")]
+fn seconds(time: SystemTime) -> f64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs() as f64)
+}
+
+const SHORTEST_SWEEP: Duration = Duration::from_millis(5);
+const LONGEST_SWEEP: Duration = Duration::from_millis(500);

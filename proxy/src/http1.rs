@@ -1,0 +1,24 @@
+//! HTTP/1.1 between two connections: scanned on the way in, decided per request, re-serialised on the way out.
+//!
+//! One parse, one truth: what policy sees is what is forwarded, and what could be read in two ways is refused.
+
+mod body;
+mod exchange;
+mod flaw;
+mod headers;
+mod io;
+mod line;
+mod pool;
+mod reply;
+mod scanner;
+mod serve;
+mod upstream;
+
+pub(crate) use exchange::{Admission, Gate, Session, Wants};
+pub(crate) use flaw::Flaw;
+pub(crate) use headers::set_client_cert;
+pub(crate) use line::RequestLine;
+pub(crate) use pool::{Pool, PoolKey};
+pub(crate) use scanner::HeadLimits;
+pub(crate) use serve::{Ended, serve};
+pub(crate) use upstream::{Dial, DialError, Dialled};

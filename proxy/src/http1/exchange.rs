@@ -1,0 +1,236 @@
+//! One request and its response: read, decided, cleaned, forwarded, answered.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use http::{Request, Response, StatusCode, Version, header::TRANSFER_ENCODING, request::Parts};
+use http_body::Body as _;
+use hyper::body::Incoming;
+
+use super::{
+    body::{Exchange, ReplyBody, RequestBody},
+    flaw::Flaw,
+    headers,
+    io::{Report, Wire},
+    line::{RequestLine, Target},
+    pool::Pool,
+    reply::{self, After},
+    upstream::{DialError, SendError, Upstream},
+};
+use crate::live::{Cut, Live};
+
+/// What decides about requests, and tells of them.
+pub(crate) trait Gate: Send + Sync + 'static {
+    /// Decides about a request. A refusal is on record before this returns.
+    fn admit(&self, line: &RequestLine, wants: Wants) -> Admission;
+    /// Puts a request that could not be read on record.
+    fn malformed(&self, flaw: Flaw, start: &[u8], line: Option<&RequestLine>) -> audit::DenialId;
+    /// Adds what only this proxy may say, after everything a client said was cleaned.
+    fn mark(&self, headers: &mut http::HeaderMap);
+    /// Notes that a request was not answered by its service.
+    fn upstream_failed(&self, error: &'static str);
+    /// Puts on record that the connection is about to be cut.
+    fn cut(&self, cut: &Cut);
+    /// Returns whether failures are told in words: to our own application, but to no peer.
+    fn explains(&self) -> bool;
+}
+
+/// What a request asks for beside its path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wants {
+    Response,
+    /// Another protocol on the same connection, or a tunnel.
+    Upgrade,
+}
+
+/// What becomes of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    Forward,
+    Refuse(audit::DenialId),
+}
+
+/// What the requests of one connection share.
+pub(crate) struct Session {
+    gate: Box<dyn Gate>,
+    pool: Arc<Pool>,
+    live: Arc<Live>,
+    wire: Arc<Wire>,
+    requests: AtomicU64,
+}
+
+impl Session {
+    pub(crate) fn new(gate: impl Gate, pool: Arc<Pool>, live: Arc<Live>) -> Self {
+        let wire = Arc::new(Wire::default());
+        Self { gate: Box::new(gate), pool, live, wire, requests: AtomicU64::new(0) }
+    }
+
+    pub(super) fn wire(&self) -> &Arc<Wire> {
+        &self.wire
+    }
+
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    pub(super) fn record_cut(&self, cut: &Cut) {
+        self.gate.cut(cut);
+    }
+
+    /// Puts a flaw on record that no answer has told of.
+    pub(super) fn record_flaw(&self) {
+        if let Some(report) = self.wire.take_report() {
+            self.gate.malformed(report.flaw, &report.start, None);
+        }
+    }
+
+    /// Answers one request.
+    pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+        let exchange = Exchange::begin(&self.live);
+        let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(report) = self.report_of(number) {
+            return self.flawed(&report, None, exchange);
+        }
+        let (parts, body) = request.into_parts();
+        let line = match RequestLine::read(&parts) {
+            Ok(line) => Arc::new(line),
+            Err(flaw) => {
+                let start = format!("{} {}", parts.method, parts.uri).into_bytes();
+                return self.flawed(&Report { flaw, request: number, start }, None, exchange);
+            }
+        };
+        let tunnel = matches!(line.target, Target::Tunnel);
+        let wants =
+            if tunnel || headers::wants_upgrade(&parts.headers) { Wants::Upgrade } else { Wants::Response };
+        // Registered first, decided second: a policy pushed in between finds the request.
+        self.live.set_request(Some(Arc::clone(&line)));
+        if let Admission::Refuse(denial) = self.gate.admit(&line, wants) {
+            // An unread body is never taken for the next request: the connection ends with the answer.
+            let after = if body.is_end_stream() { After::KeepAlive } else { After::Close };
+            return reply::refused(StatusCode::FORBIDDEN, denial, after, exchange);
+        }
+        match self.prepare(parts, body, &line) {
+            Ok(request) => self.forward(request, number, &line, exchange).await,
+            Err(flaw) => {
+                let start = line.path().as_bytes().to_vec();
+                self.flawed(&Report { flaw, request: number, start }, Some(&line), exchange)
+            }
+        }
+    }
+
+    /// Makes the request that goes out, from the structure that was decided about.
+    fn prepare(
+        &self,
+        mut parts: Parts,
+        body: Incoming,
+        line: &RequestLine,
+    ) -> Result<Request<RequestBody>, Flaw> {
+        headers::clean_request(&mut parts.headers);
+        parts.headers.remove(TRANSFER_ENCODING);
+        headers::set_host(&mut parts.headers, &line.host.to_string());
+        self.gate.mark(&mut parts.headers);
+        parts.uri = line.forwarded()?;
+        parts.version = Version::HTTP_11;
+        Ok(Request::from_parts(parts, RequestBody::new(body)))
+    }
+
+    async fn forward(
+        &self,
+        request: Request<RequestBody>,
+        number: u64,
+        line: &RequestLine,
+        exchange: Exchange,
+    ) -> Response<ReplyBody> {
+        match self.send(request).await {
+            Ok((response, upstream)) => self.pass_on(response, upstream, exchange),
+            Err(failure) => match self.report_of(number) {
+                // The request's own body was at fault.
+                Some(report) => self.flawed(&report, Some(line), exchange),
+                None => self.unanswered(&failure, exchange),
+            },
+        }
+    }
+
+    /// Sends on a kept connection, or on a new one where the kept one ended before anything was sent on it.
+    /// A request that may have been processed is never sent twice.
+    async fn send(&self, request: Request<RequestBody>) -> Result<(Response<Incoming>, Upstream), Failure> {
+        let mut upstream = self.pool.get().await.map_err(Failure::Dial)?;
+        let request = match upstream.send(request).await {
+            Ok(response) => return Ok((response, upstream)),
+            Err(SendError::Unsent(request)) => *request,
+            Err(SendError::Broken) => return Err(Failure::Broken),
+            Err(SendError::Withdrawn) => return Err(Failure::Withdrawn),
+        };
+        let mut upstream = self.pool.connect().await.map_err(Failure::Dial)?;
+        match upstream.send(request).await {
+            Ok(response) => Ok((response, upstream)),
+            Err(SendError::Unsent(_) | SendError::Broken) => Err(Failure::Broken),
+            Err(SendError::Withdrawn) => Err(Failure::Withdrawn),
+        }
+    }
+
+    fn pass_on(
+        &self,
+        response: Response<Incoming>,
+        upstream: Upstream,
+        exchange: Exchange,
+    ) -> Response<ReplyBody> {
+        let (mut parts, body) = response.into_parts();
+        headers::clean_response(&mut parts.headers);
+        parts.headers.remove(TRANSFER_ENCODING);
+        parts.version = Version::HTTP_11;
+        let body = ReplyBody::forwarded(body, upstream, Arc::clone(&self.pool), exchange);
+        Response::from_parts(parts, body)
+    }
+
+    fn report_of(&self, number: u64) -> Option<Report> {
+        let report = self.wire.report().filter(|report| report.request == number)?;
+        // Who answers it records it.
+        self.wire.take_report();
+        Some(report)
+    }
+
+    fn flawed(&self, report: &Report, line: Option<&RequestLine>, exchange: Exchange) -> Response<ReplyBody> {
+        let denial = self.gate.malformed(report.flaw, &report.start, line);
+        reply::refused(report.flaw.status(), denial, After::Close, exchange)
+    }
+
+    fn unanswered(&self, failure: &Failure, exchange: Exchange) -> Response<ReplyBody> {
+        let (status, error, denial) = failure.told();
+        self.gate.upstream_failed(error);
+        match denial {
+            Some(denial) if self.gate.explains() => reply::refused(status, denial, After::Close, exchange),
+            Some(_) | None => {
+                let error = if self.gate.explains() { error } else { "unavailable" };
+                reply::failed(status, error, After::Close, exchange)
+            }
+        }
+    }
+}
+
+/// Why a request got no response.
+enum Failure {
+    Dial(DialError),
+    Broken,
+    Withdrawn,
+}
+
+impl Failure {
+    fn told(&self) -> (StatusCode, &'static str, Option<audit::DenialId>) {
+        match self {
+            Self::Dial(DialError::NoIdentity) => (StatusCode::SERVICE_UNAVAILABLE, "no_identity", None),
+            Self::Dial(DialError::Connect(_)) => (StatusCode::BAD_GATEWAY, "connect_failed", None),
+            Self::Dial(DialError::TimedOut) => (StatusCode::GATEWAY_TIMEOUT, "connect_timeout", None),
+            Self::Dial(DialError::Rejected { denial, .. }) => {
+                (StatusCode::BAD_GATEWAY, "peer_rejected", Some(*denial))
+            }
+            Self::Dial(DialError::Handshake { .. }) => (StatusCode::BAD_GATEWAY, "handshake_failed", None),
+            Self::Dial(DialError::Ended(_)) | Self::Broken => {
+                (StatusCode::BAD_GATEWAY, "upstream_failed", None)
+            }
+            Self::Withdrawn => (StatusCode::BAD_GATEWAY, "peer_withdrawn", None),
+        }
+    }
+}

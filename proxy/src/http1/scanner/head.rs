@@ -1,0 +1,253 @@
+//! One message head, line by line, as its bytes arrive: what framing follows from it, or what is wrong with it.
+
+use policy::CanonicalHost;
+
+use super::{Side, is_target, is_text, is_token};
+use crate::http1::flaw::Flaw;
+
+/// How the body after a head is delimited.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    None,
+    Length(u64),
+    Chunked,
+    UntilClose,
+    /// An interim response: another head follows.
+    Interim,
+}
+
+/// The scan of one head; `line` is where the first line not looked at begins.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Head {
+    line: usize,
+    searched: usize,
+    first: Option<First>,
+    headers: usize,
+    length: Option<u64>,
+    chunked: bool,
+    host: Option<CanonicalHost>,
+}
+
+#[derive(Debug, Clone)]
+enum First {
+    Request { old: bool, target: Option<CanonicalHost> },
+    Response { status: u16, old: bool },
+}
+
+/// What limits a head.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HeadLimits {
+    /// Bytes of first line and header fields together.
+    pub(crate) bytes: usize,
+    /// Number of header fields.
+    pub(crate) count: usize,
+}
+
+impl Head {
+    /// Looks at lines of `bytes` not looked at before; the length of the head and its framing when it is complete.
+    pub(super) fn scan(
+        &mut self,
+        bytes: &[u8],
+        side: Side,
+        limits: HeadLimits,
+    ) -> Result<Option<(usize, Framing)>, Flaw> {
+        loop {
+            let rest = bytes.get(self.searched..).unwrap_or_default();
+            let Some(found) = rest.iter().position(|&byte| byte == b'\n') else {
+                self.searched = bytes.len();
+                return if bytes.len() >= limits.bytes { Err(Flaw::HeadTooLarge) } else { Ok(None) };
+            };
+            let end = self.searched + found;
+            if end >= limits.bytes {
+                return Err(Flaw::HeadTooLarge);
+            }
+            let line = bytes.get(self.line..end).unwrap_or_default();
+            let line = line.strip_suffix(b"\r").ok_or(Flaw::BareLf)?;
+            (self.line, self.searched) = (end + 1, end + 1);
+            match &self.first {
+                None => self.first = Some(first_line(line, side)?),
+                Some(_) if line.is_empty() => return Ok(Some((end + 1, self.framing(side)?))),
+                Some(_) => self.header(line, limits)?,
+            }
+        }
+    }
+
+    fn header(&mut self, line: &[u8], limits: HeadLimits) -> Result<(), Flaw> {
+        self.headers += 1;
+        if self.headers > limits.count {
+            return Err(Flaw::TooManyHeaders);
+        }
+        if matches!(line.first(), Some(b' ' | b'\t')) {
+            return Err(Flaw::Folded);
+        }
+        let colon = line.iter().position(|&byte| byte == b':').ok_or(Flaw::HeaderName)?;
+        let (name, value) = line.split_at_checked(colon).ok_or(Flaw::HeaderName)?;
+        if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
+            return Err(Flaw::HeaderName);
+        }
+        let value = value.get(1..).unwrap_or_default();
+        check_text(value)?;
+        self.framing_header(name, value.trim_ascii())
+    }
+
+    fn framing_header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Flaw> {
+        if name.eq_ignore_ascii_case(b"host") {
+            let host = host(value, Flaw::HostInvalid)?;
+            if self.host.replace(host).is_some() {
+                return Err(Flaw::HostRepeated);
+            }
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            if self.length.replace(parse_length(value)?).is_some() {
+                return Err(Flaw::LengthRepeated);
+            }
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Flaw::TransferEncoding);
+            }
+            self.chunked = true;
+        }
+        Ok(())
+    }
+
+    fn framing(&self, side: Side) -> Result<Framing, Flaw> {
+        if self.chunked && self.length.is_some() {
+            return Err(Flaw::LengthBesideEncoding);
+        }
+        match (&self.first, side) {
+            (Some(First::Request { old, target }), _) => self.request_framing(*old, target.as_ref()),
+            (Some(First::Response { status, old }), Side::Response { head_only }) => {
+                self.response_framing(*status, *old, head_only)
+            }
+            (Some(First::Response { .. }) | None, _) => Err(Flaw::StatusLine),
+        }
+    }
+
+    fn request_framing(&self, old: bool, target: Option<&CanonicalHost>) -> Result<Framing, Flaw> {
+        let host = self.host.as_ref().ok_or(Flaw::HostMissing)?;
+        if target.is_some_and(|target| target != host) {
+            return Err(Flaw::HostConflict);
+        }
+        match (self.chunked, self.length) {
+            (true, _) if old => Err(Flaw::EncodingInOldVersion),
+            (true, _) => Ok(Framing::Chunked),
+            (false, None | Some(0)) => Ok(Framing::None),
+            (false, Some(length)) => Ok(Framing::Length(length)),
+        }
+    }
+
+    fn response_framing(&self, status: u16, old: bool, head_only: bool) -> Result<Framing, Flaw> {
+        if self.chunked && old {
+            return Err(Flaw::EncodingInOldVersion);
+        }
+        match status {
+            // Nobody asked for another protocol: the upgrade header was not forwarded.
+            101 => Err(Flaw::Unrequested),
+            // RFC 9112 6.1, 6.2: no framing fields in 1xx and 204; a length of nought is a common slip.
+            100..=199 | 204 if self.chunked || self.length.is_some_and(|length| length > 0) => {
+                Err(Flaw::LengthBesideEncoding)
+            }
+            100..=199 => Ok(Framing::Interim),
+            204 | 304 => Ok(Framing::None),
+            _ if head_only => Ok(Framing::None),
+            _ => Ok(match (self.chunked, self.length) {
+                (true, _) => Framing::Chunked,
+                (false, Some(0)) => Framing::None,
+                (false, Some(length)) => Framing::Length(length),
+                (false, None) => Framing::UntilClose,
+            }),
+        }
+    }
+}
+
+fn first_line(line: &[u8], side: Side) -> Result<First, Flaw> {
+    check_text(line)?;
+    match side {
+        Side::Request => request_line(line),
+        Side::Response { .. } => status_line(line),
+    }
+}
+
+fn request_line(line: &[u8]) -> Result<First, Flaw> {
+    let mut parts = line.split(|&byte| byte == b' ');
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return Err(Flaw::RequestLine);
+    };
+    if method.is_empty() || method.len() > MAX_METHOD || !method.iter().all(|&byte| is_token(byte)) {
+        return Err(Flaw::RequestLine);
+    }
+    let old = old_version(version)?;
+    Ok(First::Request { old, target: target_authority(method, target)? })
+}
+
+/// Checks the four forms of RFC 9112 3.2 and returns the authority where the form has one.
+fn target_authority(method: &[u8], target: &[u8]) -> Result<Option<CanonicalHost>, Flaw> {
+    if !target.iter().all(|&byte| is_target(byte)) {
+        return Err(Flaw::Target);
+    }
+    if method == b"CONNECT" {
+        return host(target, Flaw::Target).map(Some);
+    }
+    match target {
+        [b'/', ..] => Ok(None),
+        b"*" if method == b"OPTIONS" => Ok(None),
+        _ => {
+            let rest = strip_scheme(target).ok_or(Flaw::Target)?;
+            let end = rest.iter().position(|&byte| byte == b'/').ok_or(Flaw::Target)?;
+            let authority = rest.get(..end).unwrap_or_default();
+            host(authority, Flaw::Target).map(Some)
+        }
+    }
+}
+
+fn host(value: &[u8], flaw: Flaw) -> Result<CanonicalHost, Flaw> {
+    std::str::from_utf8(value).ok().and_then(|text| CanonicalHost::parse(text).ok()).ok_or(flaw)
+}
+
+fn strip_scheme(target: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = target.split_at_checked(b"http://".len())?;
+    scheme.eq_ignore_ascii_case(b"http://").then_some(rest)
+}
+
+fn status_line(line: &[u8]) -> Result<First, Flaw> {
+    let (version, rest) = line.split_at_checked(8).ok_or(Flaw::StatusLine)?;
+    let old = old_version(version).map_err(|_| Flaw::StatusLine)?;
+    let [b' ', a, b, c, reason @ ..] = rest else { return Err(Flaw::StatusLine) };
+    let well_formed = matches!(a, b'1'..=b'9') && b.is_ascii_digit() && c.is_ascii_digit();
+    if !well_formed || !matches!(reason, [] | [b' ', ..]) {
+        return Err(Flaw::StatusLine);
+    }
+    let status = [a, b, c].iter().fold(0, |sum, digit| sum * 10 + u16::from(**digit - b'0'));
+    Ok(First::Response { status, old })
+}
+
+fn old_version(version: &[u8]) -> Result<bool, Flaw> {
+    match version {
+        b"HTTP/1.1" => Ok(false),
+        b"HTTP/1.0" => Ok(true),
+        _ => Err(Flaw::Version),
+    }
+}
+
+fn check_text(bytes: &[u8]) -> Result<(), Flaw> {
+    match bytes.iter().find(|&&byte| !is_text(byte)) {
+        None => Ok(()),
+        Some(b'\r') => Err(Flaw::BareCr),
+        Some(_) => Err(Flaw::Control),
+    }
+}
+
+fn parse_length(value: &[u8]) -> Result<u64, Flaw> {
+    let digits =
+        !value.is_empty() && value.len() <= MAX_LENGTH_DIGITS && value.iter().all(u8::is_ascii_digit);
+    if !digits {
+        return Err(Flaw::LengthInvalid);
+    }
+    Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// 18 digits fit 63 bits.
+const MAX_LENGTH_DIGITS: usize = 18;
+/// The longest registered method has 17 letters.
+const MAX_METHOD: usize = 32;

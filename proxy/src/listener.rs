@@ -1,0 +1,129 @@
+//! Accepts connections: bounded in number, never spinning, never dying of a full descriptor table.
+
+use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Limits, metrics::Metrics};
+
+/// The places for connections, shared by all listeners.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    all: Arc<Semaphore>,
+    per_listener: usize,
+}
+
+/// A place for one connection; free again when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _all: OwnedSemaphorePermit,
+    _listener: OwnedSemaphorePermit,
+}
+
+impl Places {
+    pub(crate) fn new(limits: &Limits) -> Self {
+        let all = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+        Self { all, per_listener: limits.connections_per_listener.min(Semaphore::MAX_PERMITS) }
+    }
+}
+
+/// What is done with an accepted connection.
+pub(crate) trait Accept: Send + Sync + 'static {
+    /// Serves a connection to its end.
+    fn serve(
+        self: Arc<Self>,
+        socket: TcpStream,
+        from: SocketAddr,
+        place: Place,
+    ) -> impl Future<Output = ()> + Send;
+    /// Turns away a connection for which there is no place.
+    fn turn_away(&self, socket: TcpStream, from: SocketAddr, limit: &'static str);
+}
+
+/// Opens a listener.
+pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+/// Accepts and serves until `stop`, then waits for the connections that are left.
+pub(crate) async fn serve<A: Accept>(
+    listener: TcpListener,
+    accept: Arc<A>,
+    places: Places,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
+    let own = Arc::new(Semaphore::new(places.per_listener));
+    let mut connections = JoinSet::new();
+    let mut wait = FIRST_WAIT;
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = stop.cancelled() => break,
+            _ = connections.join_next(), if !connections.is_empty() => continue,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((socket, from)) => {
+                wait = FIRST_WAIT;
+                prepare(&socket);
+                match place(&places, &own) {
+                    Ok(place) => {
+                        connections.spawn(Arc::clone(&accept).serve(socket, from, place));
+                    }
+                    Err(limit) => accept.turn_away(socket, from, limit),
+                }
+            }
+            // The client gave up before we came to it: nothing is wrong with the listener.
+            Err(error) if is_of_client(&error) => metrics.accept_failed(),
+            Err(error) => {
+                metrics.accept_failed();
+                if wait == FIRST_WAIT {
+                    tracing::error!(%error, "cannot accept connections, trying again");
+                }
+                tokio::time::sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
+}
+
+fn place(places: &Places, own: &Arc<Semaphore>) -> Result<Place, &'static str> {
+    let listener = Arc::clone(own).try_acquire_owned().map_err(|_| "connections_per_listener")?;
+    let all = Arc::clone(&places.all).try_acquire_owned().map_err(|_| "connections")?;
+    Ok(Place { _all: all, _listener: listener })
+}
+
+/// Sends small messages at once and notices peers that are gone.
+pub(crate) fn prepare(socket: &TcpStream) {
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_RETRIES);
+    // Both only improve a connection that works without them.
+    let _ = socket.set_nodelay(true);
+    let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+}
+
+fn is_of_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset | io::ErrorKind::Interrupted
+    )
+}
+
+/// After a failure to accept, such as too many open files.
+const FIRST_WAIT: Duration = Duration::from_millis(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// Together, a dead peer is noticed after half an hour.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(180);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(180);
+const KEEPALIVE_RETRIES: u32 = 9;

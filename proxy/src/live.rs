@@ -1,0 +1,288 @@
+//! Every live connection, indexed by what a decision depends on, and the means to end it from outside.
+//!
+//! A connection registers before it is checked, so a change pushed in between finds it. A change is decided
+//! once for each distinct (peer, source, port), not once for each connection.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    task::{Context, Poll},
+    time::SystemTime,
+};
+
+use futures_util::task::AtomicWaker;
+use identity::{Peer, SpiffeId, TrustDomain};
+use rustls_pki_types::CertificateDer;
+
+use crate::{
+    activity::{Activity, Expired, Limits, Waiting},
+    http1::RequestLine,
+};
+
+/// What the decision about a connection depends on, the time aside.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) role: Role,
+    pub(crate) peer: Option<SpiffeId>,
+    pub(crate) source: Option<IpAddr>,
+    pub(crate) port: u16,
+}
+
+/// Who decides about a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Role {
+    /// A peer called our workload; policy decides on the connection.
+    InboundTcp,
+    /// A peer called our workload; policy decides on each request.
+    InboundHttp,
+    /// Our workload calls out; the expected identities decide.
+    Outbound,
+}
+
+/// Why a connection is ended from outside.
+#[derive(Debug)]
+pub(crate) enum Cut {
+    /// The policies in force forbid it.
+    Policy { denial: Box<policy::Denial>, generation: Arc<str> },
+    /// No bundle vouches for the peer.
+    Trust,
+    /// Our own identity was withdrawn.
+    Identity,
+    /// A time limit passed.
+    Expired(Expired),
+    /// The time to finish before a stop is over.
+    Drained,
+}
+
+/// The chain a peer proved itself with, and what it proved.
+#[derive(Debug)]
+pub(crate) struct Proof {
+    pub(crate) peer: Peer,
+    pub(crate) chain: Vec<CertificateDer<'static>>,
+}
+
+/// One live connection.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) key: Key,
+    pub(crate) proof: Option<Arc<Proof>>,
+    pub(crate) opened: SystemTime,
+    pub(crate) activity: Activity,
+    request: Mutex<Option<Arc<RequestLine>>>,
+    cut: OnceLock<Cut>,
+    waker: AtomicWaker,
+}
+
+impl Live {
+    /// Ends the connection. The first reason stays.
+    pub(crate) fn cut(&self, cut: Cut) {
+        if self.cut.set(cut).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Ready once the connection is to be ended. One task at a time asks.
+    pub(crate) fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<&Cut> {
+        if let Some(cut) = self.cut.get() {
+            return Poll::Ready(cut);
+        }
+        self.waker.register(cx.waker());
+        self.cut.get().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Waits until the connection is to be ended.
+    pub(crate) async fn wait_cut(&self) -> &Cut {
+        std::future::poll_fn(|cx| self.poll_cut(cx)).await
+    }
+
+    pub(crate) fn cut_reason(&self) -> Option<&Cut> {
+        self.cut.get()
+    }
+
+    pub(crate) fn is_cut(&self) -> bool {
+        self.cut.get().is_some()
+    }
+
+    /// Says which request is being answered. Set before the request is decided, so that a new policy finds it.
+    pub(crate) fn set_request(&self, line: Option<Arc<RequestLine>>) {
+        *lock(&self.request) = line;
+    }
+
+    pub(crate) fn request(&self) -> Option<Arc<RequestLine>> {
+        lock(&self.request).clone()
+    }
+}
+
+/// All live connections. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Registry {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    next: u64,
+    groups: HashMap<Key, HashMap<u64, Arc<Live>>>,
+    proofs: HashMap<String, std::sync::Weak<Proof>>,
+}
+
+/// Keeps a connection in the registry while it lives.
+#[derive(Debug)]
+pub(crate) struct Registered {
+    registry: Registry,
+    slot: u64,
+    live: Arc<Live>,
+}
+
+impl Registered {
+    pub(crate) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+}
+
+impl Drop for Registered {
+    fn drop(&mut self) {
+        self.registry.remove(&self.live, self.slot);
+    }
+}
+
+/// What is put into the registry.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) key: Key,
+    pub(crate) proof: Option<Proof>,
+    pub(crate) opened: SystemTime,
+    pub(crate) waiting: Waiting,
+}
+
+impl Registry {
+    /// Adds a connection; it leaves when the returned value is dropped.
+    pub(crate) fn register(&self, entry: Entry) -> Registered {
+        let mut inner = lock(&self.inner);
+        let proof = entry.proof.map(|proof| inner.intern(proof));
+        let live = Arc::new(Live {
+            key: entry.key,
+            proof,
+            opened: entry.opened,
+            activity: Activity::new(entry.waiting),
+            request: Mutex::new(None),
+            cut: OnceLock::new(),
+            waker: AtomicWaker::new(),
+        });
+        let slot = inner.next;
+        inner.next += 1;
+        inner.groups.entry(live.key.clone()).or_default().insert(slot, Arc::clone(&live));
+        Registered { registry: self.clone(), slot, live }
+    }
+
+    /// Returns the number of live connections.
+    pub(crate) fn len(&self) -> usize {
+        lock(&self.inner).groups.values().map(HashMap::len).sum()
+    }
+
+    /// Shows each group to `decide` once and cuts the connections it names.
+    ///
+    /// The lock is not held while deciding: connections may come and go meanwhile, and those that come see
+    /// the new state themselves.
+    pub(crate) fn recheck<'d>(&self, decide: impl Fn(&Key) -> Option<Verdict<'d>>) -> usize {
+        let keys: Vec<Key> = lock(&self.inner).groups.keys().cloned().collect();
+        keys.iter().filter_map(|key| decide(key).map(|verdict| self.apply(key, &verdict))).sum()
+    }
+
+    fn apply(&self, key: &Key, verdict: &Verdict<'_>) -> usize {
+        let group: Vec<_> = lock(&self.inner)
+            .groups
+            .get(key)
+            .map(|group| group.values().cloned().collect())
+            .unwrap_or_default();
+        let mut count = 0;
+        for live in group {
+            if let Some(cut) = verdict(&live) {
+                live.cut(cut);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Cuts the connections whose peers `holds` no longer accepts, asking once for each distinct certificate.
+    pub(crate) fn recheck_proofs(
+        &self,
+        concerned: impl Fn(&TrustDomain) -> bool,
+        holds: impl Fn(&Proof, SystemTime) -> bool,
+    ) -> usize {
+        let mut seen: HashMap<String, bool> = HashMap::new();
+        let mut count = 0;
+        for live in self.all() {
+            let Some(proof) = &live.proof else { continue };
+            if !concerned(&proof.peer.id().trust_domain()) {
+                continue;
+            }
+            let valid =
+                *seen.entry(proof.peer.fingerprint().to_owned()).or_insert_with(|| holds(proof, live.opened));
+            if !valid {
+                live.cut(Cut::Trust);
+                count += 1;
+            }
+        }
+        count
+    }
+
+    /// Cuts every connection for the same reason.
+    pub(crate) fn cut_all(&self, reason: impl Fn() -> Cut) {
+        for live in self.all() {
+            live.cut(reason());
+        }
+    }
+
+    /// Cuts the connections that exceed a time limit.
+    pub(crate) fn sweep(&self, limits: &Limits) {
+        let inner = lock(&self.inner);
+        for live in inner.groups.values().flat_map(HashMap::values) {
+            if let Some(expired) = live.activity.expired(limits) {
+                live.cut(Cut::Expired(expired));
+            }
+        }
+    }
+
+    fn all(&self) -> Vec<Arc<Live>> {
+        lock(&self.inner).groups.values().flat_map(|group| group.values().cloned()).collect()
+    }
+
+    fn remove(&self, live: &Live, slot: u64) {
+        let mut inner = lock(&self.inner);
+        if let Some(group) = inner.groups.get_mut(&live.key) {
+            group.remove(&slot);
+            if group.is_empty() {
+                inner.groups.remove(&live.key);
+            }
+        }
+    }
+}
+
+/// What a group's connections are to be told: a reason to end, or none.
+pub(crate) type Verdict<'d> = Box<dyn Fn(&Live) -> Option<Cut> + 'd>;
+
+impl Inner {
+    /// Connections of one peer certificate share the chain.
+    fn intern(&mut self, proof: Proof) -> Arc<Proof> {
+        if let Some(known) = self.proofs.get(proof.peer.fingerprint()).and_then(std::sync::Weak::upgrade) {
+            return known;
+        }
+        if self.proofs.len() >= SWEEP_PROOFS {
+            self.proofs.retain(|_, proof| proof.strong_count() > 0);
+        }
+        let proof = Arc::new(proof);
+        self.proofs.insert(proof.peer.fingerprint().to_owned(), Arc::downgrade(&proof));
+        proof
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // A panic elsewhere leaves these maps whole: every change to them is one call.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Distinct certificates remembered before the forgotten ones are swept out.
+const SWEEP_PROOFS: usize = 1024;

@@ -1,0 +1,163 @@
+//! What is counted: bounded label sets, handles kept, so that counting costs one addition.
+
+use std::sync::atomic::AtomicU64;
+
+use audit::CloseCause;
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::Gauge,
+    },
+    registry::Registry,
+};
+
+/// The counters of one proxy.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    opened: Counter,
+    closed: Family<Cause, Counter>,
+    received: Counter,
+    sent: Counter,
+    requests: Family<Answered, Counter>,
+    upstream_failures: Family<Error, Counter>,
+    accept_failures: Counter,
+    policy_loads: Family<Outcome, Counter>,
+    identity_updates: Family<Outcome, Counter>,
+    pub(crate) live: Gauge,
+    pub(crate) handshaking: Gauge,
+    pub(crate) svid_not_after: Gauge<f64, AtomicU64>,
+    pub(crate) ready: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Cause {
+    cause: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    decision: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Error {
+    error: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    outcome: &'static str,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        Self {
+            opened: Counter::default(),
+            closed: Family::default(),
+            received: Counter::default(),
+            sent: Counter::default(),
+            requests: Family::default(),
+            upstream_failures: Family::default(),
+            accept_failures: Counter::default(),
+            policy_loads: Family::default(),
+            identity_updates: Family::default(),
+            live: Gauge::default(),
+            handshaking: Gauge::default(),
+            svid_not_after: Gauge::default(),
+            ready: Gauge::default(),
+        }
+    }
+
+    pub(crate) fn opened(&self) {
+        self.opened.inc();
+    }
+
+    pub(crate) fn closed(&self, cause: CloseCause, received: u64, sent: u64) {
+        self.closed.get_or_create(&Cause { cause: cause.as_str() }).inc();
+        self.received.inc_by(received);
+        self.sent.inc_by(sent);
+    }
+
+    /// A request was let through, refused or could not be read.
+    pub(crate) fn request(&self, decision: &'static str) {
+        self.requests.get_or_create(&Answered { decision }).inc();
+    }
+
+    pub(crate) fn upstream_failed(&self, error: &'static str) {
+        self.upstream_failures.get_or_create(&Error { error }).inc();
+    }
+
+    pub(crate) fn accept_failed(&self) {
+        self.accept_failures.inc();
+    }
+
+    pub(crate) fn policies_loaded(&self, good: bool) {
+        self.policy_loads.get_or_create(&outcome(good)).inc();
+    }
+
+    pub(crate) fn identity_updated(&self, good: bool) {
+        self.identity_updates.get_or_create(&outcome(good)).inc();
+    }
+
+    /// Writes everything in OpenMetrics text, the log's own counts included.
+    pub(crate) fn encode(&self, log: &audit::Log) -> Result<String, std::fmt::Error> {
+        let mut registry = Registry::with_prefix("vouchsafe_proxy");
+        registry.register("connections_opened", "Connections let through", self.opened.clone());
+        registry.register("connections_closed", "Connections ended, by cause", self.closed.clone());
+        registry.register("received_bytes", "Bytes received from callers", self.received.clone());
+        registry.register("sent_bytes", "Bytes sent to callers", self.sent.clone());
+        registry.register("requests", "HTTP requests, by decision", self.requests.clone());
+        registry.register(
+            "upstream_failures",
+            "Requests and connections that got no answer",
+            self.upstream_failures.clone(),
+        );
+        registry.register("accept_failures", "Failures to accept a connection", self.accept_failures.clone());
+        registry.register("policy_loads", "Attempts to load the policies", self.policy_loads.clone());
+        registry.register(
+            "identity_updates",
+            "Answers of the identity source",
+            self.identity_updates.clone(),
+        );
+        registry.register("connections", "Live connections", self.live.clone());
+        registry.register("handshakes", "TLS handshakes in flight", self.handshaking.clone());
+        registry.register(
+            "svid_not_after_seconds",
+            "When the SVID in use expires",
+            self.svid_not_after.clone(),
+        );
+        registry.register("ready", "Whether the proxy is ready", self.ready.clone());
+        registry.register_collector(Box::new(Recorded(log.clone())));
+        let mut text = String::new();
+        text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+fn outcome(good: bool) -> Outcome {
+    Outcome { outcome: if good { "good" } else { "refused" } }
+}
+
+/// What the audit log counted: the sums of its records.
+#[derive(Debug)]
+struct Recorded(audit::Log);
+
+impl Collector for Recorded {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let counts = self.0.counts();
+        let mut family = encoder.encode_descriptor(
+            "audit_events",
+            "Audit events, by decision and reason",
+            None,
+            prometheus_client::metrics::MetricType::Counter,
+        )?;
+        for count in counts {
+            let labels = [("decision", count.decision.as_str()), ("reason", count.reason.unwrap_or(""))];
+            ConstCounter::new(count.total).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,60 @@
+//! Lets the requests of our own workload pass: what it may do is decided where it calls.
+
+use std::sync::Arc;
+
+use audit::{DenialId, Reason, Stage};
+use http::HeaderMap;
+use policy::{Denial, DenyReason};
+
+use crate::{
+    http1::{Admission, Flaw, Gate, RequestLine, Wants},
+    inbound::{unavailable, unread},
+    live::Cut,
+    record::{Refusal, Trace},
+    shared::Shared,
+};
+
+pub(super) struct OutboundGate {
+    shared: Arc<Shared>,
+    trace: Trace,
+}
+
+impl OutboundGate {
+    pub(super) fn new(shared: Arc<Shared>, trace: Trace) -> Self {
+        Self { shared, trace }
+    }
+}
+
+impl Gate for OutboundGate {
+    fn admit(&self, line: &RequestLine, wants: Wants) -> Admission {
+        match wants {
+            Wants::Response => Admission::Forward,
+            Wants::Upgrade => {
+                let denial = Denial { reason: DenyReason::NoAllowMatched, ..unavailable() };
+                let refusal = Refusal::by_policy(Stage::Request, &denial, Arc::default());
+                Admission::Refuse(self.trace.denied(refusal.with_http(line.as_audit())))
+            }
+        }
+    }
+
+    fn malformed(&self, flaw: Flaw, start: &[u8], line: Option<&RequestLine>) -> DenialId {
+        let http = line.map_or_else(|| unread(start), RequestLine::as_audit);
+        let refusal = Refusal::plain(Stage::Request, Reason::MalformedRequest(flaw.code()));
+        self.trace.denied(refusal.with_http(http))
+    }
+
+    fn mark(&self, _: &mut HeaderMap) {}
+
+    fn upstream_failed(&self, error: &'static str) {
+        tracing::debug!(connection = %self.trace.id, error, "no response from the service");
+        self.shared.metrics.upstream_failed(error);
+    }
+
+    fn cut(&self, cut: &Cut) {
+        self.trace.cut(cut);
+    }
+
+    fn explains(&self) -> bool {
+        true
+    }
+}

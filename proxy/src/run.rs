@@ -1,0 +1,361 @@
+//! Starts everything, waits for the stop, drains, and ends with the audit log on disk.
+
+mod effective;
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::SystemTime,
+};
+
+use audit::{Event, Lifecycle, Product};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, Semaphore, mpsc},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    admin::{self, Admin, Socket},
+    config::{self, AuditTarget, Config, IdentitySource},
+    control::Control,
+    inbound::Inbound,
+    listener::{self, Places},
+    live::{Cut, Registry},
+    metrics::Metrics,
+    outbound::Outbound,
+    policies::{self, LoadError, Loaded},
+    shared::Shared,
+    source::{self, SourceError},
+    state::{Part, State},
+};
+
+/// Where a started proxy listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ready {
+    /// Each inbound listener's name and address.
+    pub inbound: Vec<(String, SocketAddr)>,
+    /// Each outbound listener's name and address.
+    pub outbound: Vec<(String, SocketAddr)>,
+    /// The admin interface.
+    pub admin: Option<AdminAddress>,
+}
+
+/// Where the admin interface listens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AdminAddress {
+    /// A loopback address.
+    Tcp(SocketAddr),
+    /// A Unix socket.
+    Unix(PathBuf),
+}
+
+/// Why a proxy cannot start, or did not end in order.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The audit log cannot be written.
+    #[error("cannot start the audit log")]
+    Audit(#[from] audit::StartError),
+    /// The audit log was not written to its end.
+    #[error("cannot finish the audit log")]
+    AuditClose(#[from] audit::CloseError),
+    /// A listener cannot be opened.
+    #[error("cannot listen on {address} for {name}")]
+    Listen {
+        /// The listener's name.
+        name: String,
+        /// Where it was to listen.
+        address: String,
+        /// What went wrong.
+        source: io::Error,
+    },
+    /// SIGHUP cannot be waited for.
+    #[error("cannot wait for signals")]
+    Signal(#[source] io::Error),
+}
+
+/// What is wrong with what a configuration names.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The policies cannot be loaded.
+    #[error("policies in {path} cannot be loaded")]
+    Policies {
+        /// The directory.
+        path: PathBuf,
+        /// What is wrong.
+        source: LoadError,
+    },
+    /// The PEM files make no identity.
+    #[error("identity cannot be read from the PEM files")]
+    Identity(#[source] SourceError),
+    /// No Workload API socket is named.
+    #[error("no identity source")]
+    Source(#[source] SourceError),
+}
+
+/// Looks at everything a configuration names that can be looked at without starting: policies, PEM files, the
+/// environment. Returns every problem found.
+pub fn check(config: &Config) -> Vec<CheckError> {
+    let mut problems = Vec::new();
+    if let Some(path) = &config.policies
+        && let Err(source) = policies::load(path)
+    {
+        problems.push(CheckError::Policies { path: path.clone(), source });
+    }
+    match &config.source {
+        IdentitySource::Pem(files) => {
+            if let Err(error) = source::load_pem(files, config.identity.as_ref()) {
+                problems.push(CheckError::Identity(error));
+            }
+        }
+        IdentitySource::Environment => {
+            if let Err(error) = crate::workload_api::Endpoint::from_environment() {
+                problems.push(CheckError::Source(error.into()));
+            }
+        }
+        IdentitySource::WorkloadApi(_) => {}
+    }
+    problems
+}
+
+/// Runs a proxy until `shutdown`, then drains it. `ready` is called once every listener is open; whether the proxy
+/// may serve is another question, which `/readyz` answers.
+///
+/// SIGHUP has the policies looked at at once.
+pub async fn run(
+    config: Config,
+    shutdown: CancellationToken,
+    ready: impl FnOnce(Ready),
+) -> Result<(), RunError> {
+    let listeners = Listeners::open(&config).await?;
+    let reload = signal(SignalKind::hangup()).map_err(RunError::Signal)?;
+    let (log, writer) = audit::start(audit_config(&config))?;
+    let shared = Arc::new(shared(&config, log));
+    let addresses = listeners.addresses(&config);
+    let proxy = Proxy::start(&config, listeners, Arc::clone(&shared), reload);
+    ready(addresses);
+    shutdown.cancelled().await;
+    proxy.drain(config.drain, &shared).await;
+    shared.log.open(lifecycle(&shared, Lifecycle::Stopped));
+    if let Some(config::Admin::Socket(path)) = &config.admin {
+        // A socket file left behind is removed at the next start.
+        let _ = std::fs::remove_file(path);
+    }
+    let closed = tokio::task::spawn_blocking(move || writer.close()).await;
+    // A writer that panicked has lost what it held: that is an unfinished log.
+    closed.map_err(|error| RunError::Signal(io::Error::other(error)))??;
+    Ok(())
+}
+
+/// Every open socket.
+struct Listeners {
+    inbound: Vec<TcpListener>,
+    outbound: Vec<TcpListener>,
+    admin: Option<Socket>,
+}
+
+impl Listeners {
+    async fn open(config: &Config) -> Result<Self, RunError> {
+        let mut inbound = Vec::with_capacity(config.inbound.len());
+        for listener in &config.inbound {
+            inbound.push(open(&listener.name, listener.listen).await?);
+        }
+        let mut outbound = Vec::with_capacity(config.outbound.len());
+        for listener in &config.outbound {
+            outbound.push(open(&listener.name, listener.listen).await?);
+        }
+        let admin = match &config.admin {
+            None => None,
+            Some(config::Admin::Loopback(address)) => Some(Socket::Tcp(open("admin", *address).await?)),
+            Some(config::Admin::Socket(path)) => Some(Socket::Unix(open_socket(path)?)),
+        };
+        Ok(Self { inbound, outbound, admin })
+    }
+
+    fn addresses(&self, config: &Config) -> Ready {
+        let address = |listener: &TcpListener, configured| listener.local_addr().unwrap_or(configured);
+        Ready {
+            inbound: (config.inbound.iter().zip(&self.inbound))
+                .map(|(config, listener)| (config.name.clone(), address(listener, config.listen)))
+                .collect(),
+            outbound: (config.outbound.iter().zip(&self.outbound))
+                .map(|(config, listener)| (config.name.clone(), address(listener, config.listen)))
+                .collect(),
+            admin: match (&self.admin, &config.admin) {
+                (Some(Socket::Tcp(listener)), Some(config::Admin::Loopback(configured))) => {
+                    Some(AdminAddress::Tcp(address(listener, *configured)))
+                }
+                (Some(Socket::Unix(_)), Some(config::Admin::Socket(path))) => {
+                    Some(AdminAddress::Unix(path.clone()))
+                }
+                (Some(_) | None, _) => None,
+            },
+        }
+    }
+}
+
+async fn open(name: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
+    listener::bind(address).await.map_err(|source| RunError::Listen {
+        name: name.to_owned(),
+        address: address.to_string(),
+        source,
+    })
+}
+
+/// Opens a Unix socket for its owner and group. One that nobody answers on is left over and replaced.
+fn open_socket(path: &Path) -> Result<UnixListener, RunError> {
+    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+
+    let failed =
+        |source| RunError::Listen { name: "admin".to_owned(), address: path.display().to_string(), source };
+    let left_over = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
+        && std::os::unix::net::UnixStream::connect(path).is_err();
+    if left_over {
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
+    Ok(listener)
+}
+
+/// Everything that runs.
+struct Proxy {
+    /// The listeners and their connections.
+    serving: JoinSet<()>,
+    /// What keeps the snapshot, and the admin interface.
+    keeping: JoinSet<()>,
+    accept: CancellationToken,
+    keep: CancellationToken,
+}
+
+impl Proxy {
+    fn start(
+        config: &Config,
+        listeners: Listeners,
+        shared: Arc<Shared>,
+        mut hangup: tokio::signal::unix::Signal,
+    ) -> Self {
+        let (accept, keep) = (CancellationToken::new(), CancellationToken::new());
+        let (mut serving, mut keeping) = (JoinSet::new(), JoinSet::new());
+        shared.log.open(lifecycle(&shared, Lifecycle::Started));
+        let reload = Arc::new(Notify::new());
+        let pools = serve_all(config, listeners.inbound, listeners.outbound, &shared, &mut serving, &accept);
+        let expected = config.outbound.iter().map(|listener| listener.expect.clone()).collect();
+        let control = Control::new(Arc::clone(&shared), expected, pools);
+        let (identities, identity_updates) = mpsc::channel(UPDATES);
+        let (sets, policy_updates) = mpsc::channel(UPDATES);
+        keeping.spawn(control.run(identity_updates, policy_updates, keep.clone()));
+        keeping.spawn(source::watch(config.source.clone(), config.identity.clone(), identities));
+        keeping.spawn(policies_of(config.policies.clone(), Arc::clone(&reload), sets));
+        keeping.spawn(async move {
+            while hangup.recv().await.is_some() {
+                tracing::info!("reload asked for");
+                reload.notify_one();
+            }
+        });
+        if let Some(socket) = listeners.admin {
+            let admin = Arc::new(Admin { shared, config: effective::describe(config) });
+            keeping.spawn(admin::serve(socket, admin, keep.clone()));
+        }
+        Self { serving, keeping, accept, keep }
+    }
+
+    /// Stops accepting, lets what is in flight finish within `limit`, and cuts the rest.
+    async fn drain(mut self, limit: std::time::Duration, shared: &Shared) {
+        shared.state.set_problem(Part::Draining, Some("the proxy is stopping".to_owned()));
+        tracing::info!(connections = shared.registry.len(), "draining");
+        self.accept.cancel();
+        shared.drain.cancel();
+        let finished = timeout(limit, async { while self.serving.join_next().await.is_some() {} }).await;
+        if finished.is_err() {
+            tracing::warn!(connections = shared.registry.len(), "cutting what did not finish in time");
+            shared.registry.cut_all(|| Cut::Drained);
+            let cut = timeout(LAST_WORDS, async { while self.serving.join_next().await.is_some() {} }).await;
+            if cut.is_err() {
+                self.serving.abort_all();
+            }
+        }
+        self.keep.cancel();
+        self.keeping.shutdown().await;
+    }
+}
+
+/// Starts the listeners and returns their pools.
+fn serve_all(
+    config: &Config,
+    inbound: Vec<TcpListener>,
+    outbound: Vec<TcpListener>,
+    shared: &Arc<Shared>,
+    serving: &mut JoinSet<()>,
+    accept: &CancellationToken,
+) -> Vec<Arc<crate::http1::Pool>> {
+    let places = Places::new(&config.limits);
+    let mut pools = Vec::new();
+    for (config, listener) in config.inbound.iter().zip(inbound) {
+        let port = listener.local_addr().map_or(config.listen.port(), |address| address.port());
+        let inbound = Arc::new(Inbound::new(config, port, Arc::clone(shared)));
+        pools.push(Arc::clone(inbound.pool()));
+        let metrics = Arc::clone(&shared.metrics);
+        serving.spawn(listener::serve(listener, inbound, places.clone(), metrics, accept.clone()));
+    }
+    for (index, (config, listener)) in config.outbound.iter().zip(outbound).enumerate() {
+        let port = listener.local_addr().map_or(config.listen.port(), |address| address.port());
+        let outbound = Arc::new(Outbound::new(config, index, port, Arc::clone(shared)));
+        pools.push(Arc::clone(outbound.pool()));
+        let metrics = Arc::clone(&shared.metrics);
+        serving.spawn(listener::serve(listener, outbound, places.clone(), metrics, accept.clone()));
+    }
+    pools
+}
+
+async fn policies_of(directory: Option<PathBuf>, reload: Arc<Notify>, updates: mpsc::Sender<Loaded>) {
+    if let Some(directory) = directory {
+        policies::watch(directory, reload, updates).await;
+    }
+}
+
+fn shared(config: &Config, log: audit::Log) -> Shared {
+    let state = State::default();
+    state.set_problem(Part::Identity, Some("no identity has arrived".to_owned()));
+    if config.policies.is_some() {
+        state.set_problem(Part::Policies, Some("no policies have been loaded".to_owned()));
+    }
+    Shared {
+        state: Arc::new(state),
+        registry: Registry::default(),
+        log,
+        metrics: Arc::new(Metrics::new()),
+        limits: config.limits.clone(),
+        handshakes: Semaphore::new(config.limits.handshakes.min(Semaphore::MAX_PERMITS)),
+        drain: CancellationToken::new(),
+    }
+}
+
+fn audit_config(config: &Config) -> audit::Config {
+    let id = config.identity.as_ref().map(|id| id.as_str().to_owned());
+    let product = Product { daemon: "proxy".to_owned(), id, version: env!("CARGO_PKG_VERSION").to_owned() };
+    let mut log = match &config.audit.target {
+        AuditTarget::File(path) => audit::Config::file(path, product),
+        AuditTarget::Stdout => audit::Config::stdout(product),
+    };
+    log.rotate_bytes = config.audit.rotate_size;
+    log.rotate_age = config.audit.rotate_age;
+    log.keep_files = config.audit.keep;
+    log
+}
+
+fn lifecycle(shared: &Shared, change: Lifecycle) -> Event {
+    Event::lifecycle(SystemTime::now(), change, Arc::clone(&shared.state.now().generation))
+}
+
+/// The owner and its group may ask.
+const SOCKET_MODE: u32 = 0o770;
+/// Updates waiting for the writer; the sources wait beyond that.
+const UPDATES: usize = 4;
+/// For the records of connections that were cut at the end of the drain.
+const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,0 +1,90 @@
+//! The effective configuration as the admin interface shows it. There is no secret in it: keys are named by path.
+
+use serde_json::{Value, json};
+
+use crate::config::{Admin, AuditTarget, Config, IdentitySource};
+
+pub(super) fn describe(config: &Config) -> Value {
+    json!({
+        "vouchsafe": "proxy/v1",
+        "identity": config.identity.as_ref().map(|id| id.as_str()),
+        "source": source(&config.source),
+        "policies": config.policies,
+        "inbound": config.inbound.iter().map(|listener| json!({
+            "name": listener.name,
+            "listen": listener.listen.to_string(),
+            "protocol": listener.protocol.as_str(),
+            "application": listener.application.to_string(),
+        })).collect::<Vec<_>>(),
+        "outbound": config.outbound.iter().map(|listener| json!({
+            "name": listener.name,
+            "listen": listener.listen.to_string(),
+            "protocol": listener.protocol.as_str(),
+            "endpoints": listener.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "expect": listener.expect.iter().map(|id| id.as_str()).collect::<Vec<_>>(),
+        })).collect::<Vec<_>>(),
+        "admin": config.admin.as_ref().map(|admin| match admin {
+            Admin::Loopback(address) => json!({"listen": address.to_string()}),
+            Admin::Socket(path) => json!({"socket": path}),
+        }),
+        "audit": audit(config),
+        "drain_ms": millis(config.drain),
+        "limits": limits(config),
+    })
+}
+
+fn source(source: &IdentitySource) -> Value {
+    match source {
+        IdentitySource::Environment => {
+            let socket = std::env::var(crate::workload_api::ENVIRONMENT).ok();
+            json!({"workload_api": socket, "from": crate::workload_api::ENVIRONMENT})
+        }
+        IdentitySource::WorkloadApi(endpoint) => json!({"workload_api": endpoint.to_string()}),
+        IdentitySource::Pem(files) => {
+            let federated: serde_json::Map<String, Value> = (files.federated.iter())
+                .map(|(trust_domain, path)| (trust_domain.as_str().to_owned(), json!(path)))
+                .collect();
+            json!({"pem": {
+                "certificate": files.certificate,
+                "key": files.key,
+                "bundle": files.bundle,
+                "federated": federated,
+            }})
+        }
+    }
+}
+
+fn audit(config: &Config) -> Value {
+    let target = match &config.audit.target {
+        AuditTarget::File(path) => json!(path),
+        AuditTarget::Stdout => json!("stdout"),
+    };
+    json!({
+        "target": target,
+        "rotate_bytes": config.audit.rotate_size,
+        "rotate_age_ms": millis(config.audit.rotate_age),
+        "keep": config.audit.keep,
+    })
+}
+
+fn limits(config: &Config) -> Value {
+    let limits = &config.limits;
+    json!({
+        "connections": limits.connections,
+        "connections_per_listener": limits.connections_per_listener,
+        "handshakes": limits.handshakes,
+        "header_bytes": limits.header_size,
+        "header_count": limits.header_count,
+        "handshake_timeout_ms": millis(limits.handshake_timeout),
+        "header_timeout_ms": millis(limits.header_timeout),
+        "connect_timeout_ms": millis(limits.connect_timeout),
+        "idle_timeout_ms": millis(limits.idle_timeout),
+        "stall_timeout_ms": millis(limits.stall_timeout),
+        "tcp_idle_timeout_ms": millis(limits.tcp_idle_timeout),
+        "half_close_timeout_ms": millis(limits.half_close_timeout),
+    })
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,22 @@
+//! What every listener of one proxy shares.
+
+use std::sync::Arc;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Limits, live::Registry, metrics::Metrics, state::State};
+
+/// Shared by all listeners. Nothing in it is changed through it, save what its parts allow.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) state: Arc<State>,
+    pub(crate) registry: Registry,
+    pub(crate) log: audit::Log,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) limits: Limits,
+    /// Room for TLS handshakes.
+    pub(crate) handshakes: Semaphore,
+    /// Set when connections are to finish.
+    pub(crate) drain: CancellationToken,
+}

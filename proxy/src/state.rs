@@ -1,0 +1,181 @@
+//! The one snapshot that decides: identity, TLS configurations and policies, swapped whole.
+//!
+//! One task writes it; everything else reads. After each swap the live connections that the change concerns are
+//! decided again, so the writer knows before and after.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::SystemTime,
+};
+
+use arc_swap::ArcSwap;
+use identity::{
+    BundleSet, Credentials, SpiffeId, TrustDomain,
+    tls::{self, ClientAuth, ExpectedServer, TlsError},
+    verify,
+};
+use policy::{PolicySet, WorkloadPolicies};
+
+use crate::live::{Cut, Proof, Registry};
+
+/// What decides at one moment.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Effective {
+    pub(crate) identity: Option<Arc<Identity>>,
+    /// Absent until a good set has been loaded: everything is refused.
+    pub(crate) policies: Option<WorkloadPolicies>,
+    pub(crate) generation: Arc<str>,
+}
+
+/// Who we are, with the TLS configurations that prove it.
+pub(crate) struct Identity {
+    pub(crate) credentials: Arc<Credentials>,
+    pub(crate) server: Arc<rustls::ServerConfig>,
+    /// One for each outbound listener, in the order of the configuration.
+    pub(crate) clients: Vec<Arc<rustls::ClientConfig>>,
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_struct("Identity").field("id", self.id()).finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Builds both kinds of TLS configurations, once for each generation of credentials.
+    pub(crate) fn new(credentials: Arc<Credentials>, expected: &[Vec<SpiffeId>]) -> Result<Self, TlsError> {
+        let server = tls::server_config(&credentials, ClientAuth::Required, &[])?;
+        let client =
+            |ids: &Vec<SpiffeId>| tls::client_config(&credentials, ExpectedServer::AnyOf(ids.clone()), &[]);
+        let clients = expected.iter().map(client).collect::<Result<_, _>>()?;
+        Ok(Self { credentials, server, clients })
+    }
+
+    pub(crate) fn id(&self) -> &SpiffeId {
+        self.credentials.svid().id()
+    }
+}
+
+/// Holds the snapshot, and why the proxy is not ready.
+#[derive(Debug, Default)]
+pub(crate) struct State {
+    effective: ArcSwap<Effective>,
+    problems: Mutex<BTreeMap<Part, String>>,
+}
+
+/// What can keep the proxy from being ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Part {
+    /// There is no identity.
+    Identity,
+    /// The identity in use is good, the last update was not.
+    IdentityUpdate,
+    /// No policies could be loaded.
+    Policies,
+    /// The policies in force are good, the last reload was not.
+    PolicyReload,
+    /// The proxy is stopping.
+    Draining,
+}
+
+impl Part {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Identity => "identity",
+            Self::IdentityUpdate => "identity_update",
+            Self::Policies => "policies",
+            Self::PolicyReload => "policy_reload",
+            Self::Draining => "draining",
+        }
+    }
+
+    /// Whether the proxy is not ready while this lasts; otherwise it is a warning.
+    pub(crate) const fn blocks(self) -> bool {
+        match self {
+            Self::Identity | Self::Policies | Self::Draining => true,
+            Self::IdentityUpdate | Self::PolicyReload => false,
+        }
+    }
+}
+
+impl State {
+    pub(crate) fn now(&self) -> Arc<Effective> {
+        self.effective.load_full()
+    }
+
+    pub(crate) fn store(&self, effective: Effective) {
+        self.effective.store(Arc::new(effective));
+    }
+
+    pub(crate) fn set_problem(&self, part: Part, problem: Option<String>) {
+        let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        match problem {
+            Some(problem) => problems.insert(part, problem),
+            None => problems.remove(&part),
+        };
+    }
+
+    pub(crate) fn problems(&self) -> BTreeMap<Part, String> {
+        self.problems.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.problems().keys().all(|part| !part.blocks())
+    }
+}
+
+/// Puts a new identity beside the policies in force, or takes the identity away.
+pub(crate) fn with_identity(
+    now: &Effective,
+    set: Option<&PolicySet>,
+    identity: Option<Arc<Identity>>,
+) -> Effective {
+    let policies = match (&identity, set) {
+        (Some(identity), Some(set)) => Some(set.for_workload(identity.id())),
+        (_, None) | (None, _) => None,
+    };
+    Effective { identity, policies, generation: Arc::clone(&now.generation) }
+}
+
+/// Puts new policies beside the identity in force.
+pub(crate) fn with_policies(now: &Effective, set: &PolicySet) -> Effective {
+    let identity = now.identity.clone();
+    let policies = identity.as_ref().map(|identity| set.for_workload(identity.id()));
+    Effective { identity, policies, generation: Arc::from(set.generation()) }
+}
+
+/// Returns the trust domains whose members have to be looked at again.
+pub(crate) fn changed_bundles(before: &BundleSet, after: &BundleSet) -> BTreeSet<TrustDomain> {
+    let changed = |(trust_domain, bundle): (&TrustDomain, &Arc<identity::TrustBundle>)| {
+        let same = after
+            .get(trust_domain)
+            .is_some_and(|other| other.x509_authorities() == bundle.x509_authorities());
+        (!same).then(|| trust_domain.clone())
+    };
+    before.iter().filter_map(changed).collect()
+}
+
+/// Cuts the connections whose peers the new bundles do not vouch for.
+pub(crate) fn recheck_trust(registry: &Registry, before: &Credentials, after: &Credentials) -> usize {
+    let changed = changed_bundles(before.bundles(), after.bundles());
+    if changed.is_empty() {
+        return 0;
+    }
+    registry.recheck_proofs(
+        |trust_domain| changed.contains(trust_domain),
+        |proof, opened| holds(proof, after, opened),
+    )
+}
+
+/// Whether `credentials` still vouch for a peer. Its certificate is judged as of the time it was shown: expiry is
+/// no withdrawal.
+pub(crate) fn holds(proof: &Proof, credentials: &Credentials, opened: SystemTime) -> bool {
+    let [leaf, intermediates @ ..] = proof.chain.as_slice() else { return false };
+    verify(leaf, intermediates, credentials.anchors(), identity::Role::Client, opened).is_ok()
+}
+
+/// Cuts everything: who we are is no longer ours to say.
+pub(crate) fn withdraw(registry: &Registry) {
+    registry.cut_all(|| Cut::Identity);
+}
