@@ -23,7 +23,7 @@ pub(crate) enum Protection {
     /// No policy names the workload.
     None,
     /// These do.
-    Policies(Protected),
+    Policies(Box<Protected>),
 }
 
 pub(crate) struct Protected {
@@ -45,7 +45,7 @@ impl WorkloadPolicies {
             None => Protection::None,
             Some(enforced_from) => {
                 let index = Index::build(policies.iter().flat_map(|policy| policy.rules.iter().cloned()));
-                Protection::Policies(Protected { policies, index, enforced_from })
+                Protection::Policies(Box::new(Protected { policies, index, enforced_from }))
             }
         };
         Self { generation, protection: Arc::new(protection) }

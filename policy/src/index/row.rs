@@ -49,10 +49,6 @@ impl Row {
             }
         }
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        matches!(self, Self::Sparse(rules) if rules.is_empty())
-    }
 }
 
 /// The word that holds a rule's bit.

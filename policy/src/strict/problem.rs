@@ -137,7 +137,7 @@ impl Problems {
     }
 
     pub(crate) fn sort(&mut self) {
-        self.problems.sort_by(|a, b| a.position.cmp(&b.position));
+        self.problems.sort_by_key(|problem| problem.position);
     }
 }
 

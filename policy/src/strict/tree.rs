@@ -100,14 +100,12 @@ pub(super) fn build(source: &Source, reader: &mut Reader<'_>) -> Option<Node> {
     if !only_printable(source, reader) {
         return None;
     }
-    let mut builder = Builder { source, reader, open: Vec::new(), root: None, documents: 0, nodes: 0 };
+    let mut builder = Builder { reader, open: Vec::new(), root: None, documents: 0, nodes: 0 };
     let mut parser: Parser<'_, StrInput<'_>> = Parser::new_from_str_with_options(&source.text, options());
     while let Some(next) = parser.next_event() {
         match next {
             Ok((event, span)) => {
-                if builder.take(event, span).is_none() {
-                    return None;
-                }
+                builder.take(event, span)?;
             }
             Err(error) => {
                 builder.syntax(&error);
@@ -156,7 +154,6 @@ fn only_printable(source: &Source, reader: &mut Reader<'_>) -> bool {
 }
 
 struct Builder<'b, 's> {
-    source: &'b Source,
     reader: &'b mut Reader<'s>,
     open: Vec<Open>,
     root: Option<Node>,
@@ -284,7 +281,6 @@ impl Builder<'_, '_> {
             }
             kind => (format!("not valid YAML: {kind}"), syntax_cure(kind)),
         };
-        debug_assert!(!self.source.text.is_empty());
         self.reader.place(place, message, cure.map(str::to_owned));
     }
 }

@@ -1,0 +1,200 @@
+//! The compiled form agrees with a plain evaluator on random policies and accesses.
+//!
+//! The reference (`agreement/reference.rs`) is written from the manual, rule by rule and string by string; it shares no
+//! code with the crate and does not care for speed. `PROPTEST_CASES` makes the run longer.
+
+#[path = "agreement/model.rs"]
+mod model;
+#[path = "agreement/reference.rs"]
+mod reference;
+
+use std::collections::BTreeSet;
+use std::time::{Duration, SystemTime};
+
+use identity::SpiffeId;
+use policy::{
+    AtConnect, CanonicalHost, CanonicalPath, Connection, Decision, DenyReason, PeerIdentity, PolicySet,
+    Request, RuleRef, Traffic, Verdict, compile,
+};
+use proptest::prelude::*;
+
+use model::{Access, PolicyModel, RequestModel, access, policies, source};
+use reference::{Answer, Refusal};
+
+fn cases(usual: u32) -> ProptestConfig {
+    let cases = std::env::var("PROPTEST_CASES").ok().and_then(|text| text.parse().ok()).unwrap_or(usual);
+    ProptestConfig { cases, max_shrink_iters: 4_000, ..ProptestConfig::default() }
+}
+
+fn load(policies: &[PolicyModel]) -> PolicySet {
+    let files: Vec<_> = policies.iter().map(source).collect();
+    compile(&files).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
+/// An access with everything parsed, so that it can be lent to the crate.
+struct Asked {
+    to: SpiffeId,
+    from: Option<SpiffeId>,
+    access: Access,
+    request: Option<(String, Option<CanonicalHost>, CanonicalPath)>,
+}
+
+impl Asked {
+    fn new(access: &Access) -> Self {
+        let id = |text: &String| SpiffeId::parse(text).unwrap();
+        let request = access.request.as_ref().map(|RequestModel { method, host, path }| {
+            let host = host.as_ref().map(|host| CanonicalHost::parse(host).unwrap());
+            (method.clone(), host, CanonicalPath::parse(path).unwrap())
+        });
+        Self { to: id(&access.to), from: access.from.as_ref().map(id), access: access.clone(), request }
+    }
+
+    fn connection(&self) -> Connection<'_> {
+        Connection {
+            peer: self.from.as_ref().map_or(PeerIdentity::Unauthenticated, PeerIdentity::Authenticated),
+            source: self.access.source.parse().unwrap(),
+            port: self.access.port,
+            now: SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * self.access.day),
+        }
+    }
+
+    fn request(&self) -> Option<Request<'_>> {
+        let (method, host, path) = self.request.as_ref()?;
+        Some(Request { method, host: host.as_ref(), path })
+    }
+
+    fn traffic(&self) -> Traffic<'_> {
+        self.request().map_or(Traffic::Tcp, Traffic::HttpRequest)
+    }
+}
+
+fn uid(rule: &RuleRef) -> String {
+    format!("{}/{}", rule.policy, rule.rule)
+}
+
+fn refusal(reason: DenyReason) -> Refusal {
+    match reason {
+        DenyReason::ExplicitDeny => Refusal::Explicit,
+        DenyReason::NoAllowMatched => Refusal::NothingAllows,
+        DenyReason::Unauthenticated => Refusal::Unauthenticated,
+        DenyReason::NoPolicy => Refusal::NoPolicy,
+        DenyReason::PolicyUnavailable => panic!("the policies were loaded"),
+    }
+}
+
+/// The decision agrees if effect and reason are the same, and the rule named is among those that could be.
+fn agree(decision: &Decision, answer: &Answer) -> Result<(), TestCaseError> {
+    let named = |rule: &Option<RuleRef>, among: &BTreeSet<String>| match rule {
+        Some(rule) => among.contains(&uid(rule)),
+        None => among.is_empty(),
+    };
+    match (decision, answer) {
+        (Decision::Deny(denial), Answer::Deny { refusal: expected, by }) => {
+            prop_assert_eq!(&refusal(denial.reason), expected);
+            prop_assert!(named(&denial.rule, by), "{:?} is not among {:?}", denial.rule, by);
+        }
+        (Decision::Allow(allowed), Answer::Allow { by, shadow }) => {
+            prop_assert!(named(&allowed.rule, by), "{:?} is not among {:?}", allowed.rule, by);
+            match (&allowed.shadow, shadow) {
+                (None, None) => {}
+                (Some(denial), Some((expected, by))) => {
+                    prop_assert_eq!(&refusal(denial.reason), expected);
+                    prop_assert!(named(&denial.rule, by), "{:?} is not among {:?}", denial.rule, by);
+                }
+                (found, expected) => prop_assert!(false, "shadow {found:?}, expected {expected:?}"),
+            }
+        }
+        (decision, answer) => prop_assert!(false, "{decision:?}, expected {answer:?}"),
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(cases(800))]
+
+    #[test]
+    fn the_compiled_form_decides_as_the_reference(
+        policies in policies(),
+        accesses in prop::collection::vec(access(), 24),
+    ) {
+        let set = load(&policies);
+        for access in &accesses {
+            let asked = Asked::new(access);
+            let workload = set.for_workload(&asked.to);
+            let connection = asked.connection();
+            let answer = reference::decide(&policies, access);
+            match asked.request() {
+                None => agree(&workload.decide_tcp(&connection), &answer)?,
+                Some(request) => agree(&workload.decide_http(&connection, &request), &answer)?,
+            }
+        }
+    }
+
+    #[test]
+    fn deciding_in_two_stages_is_deciding_at_once(
+        policies in policies(),
+        accesses in prop::collection::vec(access(), 24),
+    ) {
+        let set = load(&policies);
+        for access in &accesses {
+            let asked = Asked::new(access);
+            let Some(request) = asked.request() else { continue };
+            let workload = set.for_workload(&asked.to);
+            let connection = asked.connection();
+            let whole = workload.decide_http(&connection, &request);
+            match workload.at_connect(&connection) {
+                AtConnect::Residual(residual) => prop_assert_eq!(residual.decide(&request, connection.now), whole),
+                AtConnect::Deny(denial) => {
+                    // An explicit denial that needs the request cannot be named before it.
+                    let whole = whole.denial().cloned();
+                    prop_assert!(whole.is_some(), "{:?} at connect, allowed at request", denial);
+                    let exact = denial.rule.is_some() || whole.as_ref().is_some_and(|whole| whole.rule.is_none());
+                    prop_assert!(!exact || whole == Some(denial));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_residual_decides_later_requests_by_their_own_time(
+        policies in policies(),
+        access in access(),
+        later in 0u64..5,
+    ) {
+        let set = load(&policies);
+        let asked = Asked::new(&access);
+        let Some(request) = asked.request() else { return Ok(()) };
+        let workload = set.for_workload(&asked.to);
+        let connection = asked.connection();
+        if let AtConnect::Residual(residual) = workload.at_connect(&connection) {
+            let now = connection.now + Duration::from_secs(86_400 * later);
+            let fresh = workload.decide_http(&Connection { now, ..connection }, &request);
+            prop_assert_eq!(residual.decide(&request, now), fresh);
+        }
+    }
+
+    #[test]
+    fn the_explained_walk_finds_the_rules_that_the_reference_finds(
+        policies in policies(),
+        access in access(),
+    ) {
+        let set = load(&policies);
+        let asked = Asked::new(&access);
+        let workload = set.for_workload(&asked.to);
+        let explanation = workload.explain(&asked.connection(), &asked.traffic());
+        let found: BTreeSet<String> = explanation
+            .steps
+            .iter()
+            .filter(|step| step.verdict == Verdict::Matches)
+            .map(|step| uid(&step.rule))
+            .collect();
+        prop_assert_eq!(found, reference::matching(&policies, &access));
+        let decision = workload.decide(&asked.connection(), &asked.traffic());
+        let explained = explanation.decision.expect("a request is decided");
+        prop_assert_eq!(explained.is_allowed(), decision.is_allowed());
+        if let (Some(explained), Some(denial)) = (explained.denial(), decision.denial()) {
+            prop_assert_eq!((explained.reason, &explained.rule), (denial.reason, &denial.rule));
+            prop_assert!(explained.near_misses.len() <= policy::MAX_NEAR_MISSES);
+        }
+    }
+}
