@@ -1,0 +1,146 @@
+//! The entries directory: read as a whole, and kept in the registry as a whole.
+//!
+//! A file that cannot be read or parsed changes nothing: what the directory said last stays, and
+//! log and health say so until it is mended.
+
+use std::{io, path::Path, time::SystemTime};
+
+use identity::TrustDomain;
+use notify::Watcher;
+use policy::strict::{Problem, Problems, Source};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::parse_all;
+use crate::{
+    health::{Health, Part},
+    model::{EntrySpec, unix_seconds},
+    store::{ReconcileError, Store},
+};
+
+/// Reads every `*.yaml` and `*.yml` file of `directory`, in the order of their names.
+pub fn load(directory: &Path, trust_domain: &TrustDomain) -> Result<Vec<EntrySpec>, Problems> {
+    parse_all(&read(directory)?, trust_domain)
+}
+
+fn read(directory: &Path) -> Result<Vec<Source>, Problems> {
+    let listing = std::fs::read_dir(directory).map_err(|error| unreadable(directory, &error))?;
+    let mut paths = Vec::new();
+    for file in listing {
+        let path = file.map_err(|error| unreadable(directory, &error))?.path();
+        let hidden = path.file_name().is_none_or(|name| name.to_string_lossy().starts_with('.'));
+        let yaml = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        if yaml && !hidden {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    let mut problems = Problems::default();
+    let mut sources = Vec::new();
+    for path in paths {
+        let read = std::fs::read(&path).map_err(|error| unreadable(&path, &error));
+        match read.and_then(|bytes| Source::from_bytes(path.display().to_string(), bytes)) {
+            Ok(source) => sources.push(source),
+            Err(flaws) => problems.extend(flaws),
+        }
+    }
+    if problems.is_empty() { Ok(sources) } else { Err(problems) }
+}
+
+fn unreadable(path: &Path, error: &io::Error) -> Problems {
+    let cure = "check that it exists and that this user may read it".to_owned();
+    Problems::from(Problem::in_file(
+        &path.display().to_string(),
+        format!("cannot be read: {error}"),
+        Some(cure),
+    ))
+}
+
+/// Why the directory changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum DirectoryError {
+    /// The files are flawed.
+    #[error("{0}")]
+    Files(Problems),
+    /// The registry refused.
+    #[error(transparent)]
+    Registry(#[from] ReconcileError),
+}
+
+/// Makes the entries from files exactly what `directory` says, or changes nothing.
+pub async fn reconcile(
+    directory: &Path,
+    trust_domain: &TrustDomain,
+    store: &Store,
+) -> Result<(), DirectoryError> {
+    let wanted = load(directory, trust_domain).map_err(DirectoryError::Files)?;
+    let done = store.reconcile_files(wanted, unix_seconds(SystemTime::now())).await?;
+    if done.created + done.updated + done.deleted > 0 {
+        tracing::info!(
+            created = done.created,
+            updated = done.updated,
+            deleted = done.deleted,
+            "entries directory applied"
+        );
+    }
+    Ok(())
+}
+
+/// Follows `directory` until `shutdown`: at once where the system tells of changes, and every few seconds anyway.
+pub async fn follow(
+    directory: &Path,
+    trust_domain: &TrustDomain,
+    store: &Store,
+    health: &Health,
+    shutdown: &CancellationToken,
+) {
+    let (bell, mut rings) = mpsc::channel(1);
+    // Held until the end: dropping it ends the watch.
+    let _watcher = watch(directory, bell);
+    let mut last = String::new();
+    loop {
+        let outcome = reconcile(directory, trust_domain, store).await;
+        let flaw = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        if flaw != last {
+            report(directory, &flaw, health);
+        }
+        last = flaw;
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep(POLL) => {}
+            // Editors and copies write in several steps: look when they have settled.
+            Some(()) = rings.recv() => tokio::time::sleep(SETTLE).await,
+        }
+    }
+}
+
+fn report(directory: &Path, flaw: &str, health: &Health) {
+    if flaw.is_empty() {
+        tracing::info!(directory = %directory.display(), "entries directory is sound");
+        health.mend(Part::EntriesDirectory);
+    } else {
+        tracing::error!(directory = %directory.display(), "entries directory not applied, the last good entries stay\n{flaw}");
+        health.flaw(Part::EntriesDirectory, flaw);
+    }
+}
+
+fn watch(directory: &Path, bell: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let ring = move |_| {
+        // A full queue already holds a ring.
+        let _ = bell.try_send(());
+    };
+    let started = notify::recommended_watcher(ring).and_then(|mut watcher| {
+        watcher.watch(directory, notify::RecursiveMode::NonRecursive)?;
+        Ok(watcher)
+    });
+    started
+        .inspect_err(
+            |error| tracing::warn!(%error, "entries directory is polled, the system cannot watch it"),
+        )
+        .ok()
+}
+
+/// How often the directory is read whatever the system tells: watches lose events.
+const POLL: std::time::Duration = std::time::Duration::from_secs(5);
+/// How long to let writers finish.
+const SETTLE: std::time::Duration = std::time::Duration::from_millis(100);

@@ -1,0 +1,112 @@
+//! The two listeners: TLS for agents and distant operators, a Unix socket for those on the host.
+//!
+//! Both serve the same methods behind the same gate; they differ in what a connection proves.
+
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::OwnedSemaphorePermit,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::server::{Connected, Server};
+
+use crate::{
+    access::Origin,
+    services::{GateLayer, routes},
+};
+
+pub(crate) mod admin;
+pub(crate) mod tls;
+
+/// A connection together with what it proves about its other end, and the place that it gives back when it ends.
+pub(crate) struct Connection<S> {
+    stream: S,
+    origin: Origin,
+    _place: OwnedSemaphorePermit,
+}
+
+impl<S> Connected for Connection<S> {
+    type ConnectInfo = Origin;
+
+    fn connect_info(&self) -> Self::ConnectInfo {
+        self.origin.clone()
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, buf)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// Serves the API on `connections` until `shutdown`, then lets requests under way finish for a while.
+pub(crate) async fn serve<S>(
+    connections: impl futures_util::Stream<Item = Result<Connection<S>, io::Error>>,
+    core: &std::sync::Arc<crate::services::Core>,
+    shutdown: CancellationToken,
+) -> Result<(), tonic::transport::Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let server = Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_max_pending_accept_reset_streams(Some(MAX_RESETS))
+        .timeout(REQUEST_TIMEOUT)
+        .layer(GateLayer(core.clone()))
+        .add_routes(routes(core))
+        .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
+    let drained = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(DRAIN).await;
+    };
+    tokio::select! {
+        served = server => served,
+        // Push streams have no end of their own.
+        () = drained => Ok(()),
+    }
+}
+
+/// Streams of one connection at once.
+const MAX_STREAMS: u32 = 64;
+/// HTTP/2's smallest.
+const MAX_FRAME_BYTES: u32 = 16 * 1024;
+/// gRPC headers are small.
+const MAX_HEADER_BYTES: u32 = 16 * 1024;
+/// How often a quiet connection is asked whether it lives.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+/// How long it may take to answer.
+const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
+/// Streams a client may reset before they were served (HTTP/2 rapid reset).
+const MAX_RESETS: usize = 64;
+/// How long a method may take to begin its answer.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long requests under way may go on after the order to stop.
+const DRAIN: Duration = Duration::from_secs(3);

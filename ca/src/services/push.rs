@@ -1,0 +1,166 @@
+//! `vouchsafe.v1.Registry`: an agent's entries and the trust bundle, pushed when they change.
+//!
+//! The stream subscribes before it first looks, so nothing falls between; many changes in one
+//! moment make one message.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{Stream, stream};
+use identity::{Peer, SpiffeId};
+use proto::{
+    spire::api::types::permission_denied_details::Reason,
+    vouchsafe::v1::{AuthorizedEntries, WatchAuthorizedEntriesRequest, registry_server::Registry},
+};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status};
+
+use super::{Core, calling_agent, gate::agent_message};
+use crate::{
+    access::Origin,
+    authority::rotation::Signing,
+    model::{Entry, EntryId, Standing},
+    registry::{SharedRegistry, Subscription},
+    wire::{bundle_to_wire, denied, entry_to_wire},
+};
+
+/// What one agent is told.
+pub(crate) struct Pushes(Pin<Box<dyn Stream<Item = Result<AuthorizedEntries, Status>> + Send>>);
+
+impl Stream for Pushes {
+    type Item = Result<AuthorizedEntries, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.0.as_mut().poll_next(context)
+    }
+}
+
+#[tonic::async_trait]
+impl Registry for Core {
+    type WatchAuthorizedEntriesStream = Pushes;
+
+    async fn watch_authorized_entries(
+        &self,
+        request: Request<WatchAuthorizedEntriesRequest>,
+    ) -> Result<Response<Self::WatchAuthorizedEntriesStream>, Status> {
+        let (agent, _) = calling_agent(&request)?;
+        let ends = match request.extensions().get::<Origin>() {
+            Some(Origin::Remote { peer: Some(peer), .. }) => Peer::not_after(peer),
+            Some(Origin::Remote { peer: None, .. } | Origin::Local { .. }) | None => SystemTime::now(),
+        };
+        let watcher = Watcher {
+            subscription: self.registry.subscribe(&agent),
+            registry: self.registry.clone(),
+            signing: self.signing.clone(),
+            agent,
+            ends,
+            told: Told::default(),
+        };
+        let stream = stream::unfold(Some(watcher), |watcher| async move {
+            let mut watcher = watcher?;
+            match watcher.next().await {
+                Ok(news) => Some((Ok(news), Some(watcher))),
+                Err(status) => Some((Err(status), None)),
+            }
+        });
+        Ok(Response::new(Pushes(Box::pin(stream))))
+    }
+}
+
+struct Watcher {
+    subscription: Subscription,
+    registry: SharedRegistry,
+    signing: watch::Receiver<Arc<Signing>>,
+    agent: SpiffeId,
+    /// When the certificate of the connection ends.
+    ends: SystemTime,
+    told: Told,
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Result<AuthorizedEntries, Status> {
+        loop {
+            self.check()?;
+            let signing = self.signing.borrow_and_update().clone();
+            let entries = self.registry.read(|registry| registry.authorised(&self.agent));
+            if let Some(mut news) = self.told.news(entries, signing.bundle.sequence()) {
+                if self.told.bundle_is_news {
+                    news.bundle = Some(bundle_to_wire(&signing.bundle, None));
+                }
+                return Ok(news);
+            }
+            self.wait().await?;
+        }
+    }
+
+    async fn wait(&mut self) -> Result<(), Status> {
+        let left = self.ends.duration_since(SystemTime::now()).unwrap_or_default();
+        tokio::select! {
+            () = self.subscription.changed() => {}
+            changed = self.signing.changed() => {
+                changed.map_err(|_| Status::unavailable("the CA is shutting down"))?;
+            }
+            () = tokio::time::sleep(left) => return Err(expired()),
+        }
+        tokio::time::sleep(GATHER).await;
+        Ok(())
+    }
+
+    /// The gate looked once; a stream lasts.
+    fn check(&self) -> Result<(), Status> {
+        if SystemTime::now() >= self.ends {
+            return Err(expired());
+        }
+        match self.registry.read(|registry| registry.node(&self.agent).map(|node| node.standing)) {
+            Some(Standing::Active) => Ok(()),
+            Some(Standing::Banned) => Err(denied(Reason::AgentBanned, agent_message(Reason::AgentBanned))),
+            None => Err(denied(Reason::AgentNotAttested, agent_message(Reason::AgentNotAttested))),
+        }
+    }
+}
+
+/// Not a denial: the agent may hold a newer certificate and only has to connect with it.
+fn expired() -> Status {
+    Status::unavailable("the certificate of this connection has expired: connect anew")
+}
+
+/// What the agent knows.
+#[derive(Default)]
+struct Told {
+    entries: Option<BTreeMap<EntryId, Arc<Entry>>>,
+    bundle: Option<u64>,
+    bundle_is_news: bool,
+}
+
+impl Told {
+    /// Returns what is new, if anything is, and takes it as told.
+    fn news(
+        &mut self,
+        entries: BTreeMap<EntryId, Arc<Entry>>,
+        bundle: Option<u64>,
+    ) -> Option<AuthorizedEntries> {
+        let empty = BTreeMap::new();
+        let complete = self.entries.is_none();
+        let known = self.entries.as_ref().unwrap_or(&empty);
+        let differs = |entry: &&Arc<Entry>| {
+            known.get(&entry.id).is_none_or(|old| !Arc::ptr_eq(old, entry) && old != *entry)
+        };
+        let changed: Vec<_> =
+            entries.values().filter(differs).map(|entry| entry_to_wire(entry, None)).collect();
+        let removed: Vec<_> =
+            known.keys().filter(|id| !entries.contains_key(*id)).map(ToString::to_string).collect();
+        self.bundle_is_news = complete || bundle != self.bundle;
+        self.bundle = bundle;
+        self.entries = Some(entries);
+        let news = self.bundle_is_news || !changed.is_empty() || !removed.is_empty();
+        news.then_some(AuthorizedEntries { complete, changed, removed, bundle: None })
+    }
+}
+
+/// Changes that come together are told together.
+const GATHER: Duration = Duration::from_millis(10);
