@@ -199,7 +199,11 @@ fn entry_files_are_applied_and_their_difference_is_found_first() {
 /// A file of entries for two paths, in the form that `docs/operations.md` describes.
 pub(crate) fn entries_file(paths: &[&str]) -> String {
     let entries = paths.iter().map(|path| {
-        format!("  - {{id: {}, parent: {}, selectors: [\"unix:uid:4321\"]}}\n", id(path), id("/node/a"))
+        format!(
+            "  - {{spiffe_id: {}, parent_id: {}, selectors: [\"unix:uid:4321\"]}}\n",
+            id(path),
+            id("/node/a")
+        )
     });
     format!("vouchsafe: entries/v1\nentries:\n{}", entries.collect::<String>())
 }

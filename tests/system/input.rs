@@ -112,6 +112,17 @@ fn sound_configurations_pass_the_check_and_open_nothing() {
 }
 
 #[test]
+fn the_installed_example_configurations_pass_the_check() {
+    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/config");
+
+    for daemon in ["ca", "agent", "proxy"] {
+        run(&[daemon, "check", "--config", &config.join(format!("{daemon}.yaml")).display().to_string()])
+            .expect(0);
+    }
+    run(&["policy", "check", &config.join("policies").display().to_string()]).expect(0);
+}
+
+#[test]
 fn a_port_in_use_ends_each_daemon_with_the_address_in_its_message() {
     let root = tempfile::tempdir().unwrap();
     let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();

@@ -20,6 +20,7 @@ mod crash;
 mod framing;
 mod go;
 mod hosts;
+mod identities;
 mod input;
 mod machine;
 mod openssl;

@@ -2,17 +2,12 @@
 //! and a file that cannot be accepted changes nothing but readiness.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use crate::support::audit::reason;
 use crate::support::backend::Backend;
 use crate::support::http;
-use crate::support::pki::Authority;
-use crate::support::port;
-use crate::support::sidecar::{
-    CALLER, Callee, SERVER, Setup, TRUST_DOMAIN, allow_all, allow_path, write_policy,
-};
+use crate::support::sidecar::{CALLER, Callee, SERVER, allow_all, allow_path};
 use crate::support::tls;
 use crate::support::wait::{eventually, throughout, within};
 
@@ -58,7 +53,7 @@ fn a_deny_rule_in_a_second_file_beats_the_allow_rule_of_the_first() {
 
 #[test]
 fn a_first_load_that_cannot_be_accepted_denies_everything_and_says_so() {
-    let callee = callee_with_policy("vouchsafe: policy/v1\nname: api\nprotcts: spiffe://prod.test/x\n");
+    let callee = Callee::with_policy("vouchsafe: policy/v1\nname: api\nprotcts: spiffe://prod.test/x\n");
 
     let (ready, reasons) = eventually("the admin listener answers", || {
         let answer = callee.sidecar.readiness();
@@ -235,17 +230,4 @@ fn status(callee: &Callee, path: &str) -> u16 {
 /// Like `status`, for callers that may be turned away before a request is read.
 fn status_or_cut(callee: &Callee, path: &str) -> u16 {
     tls::get(callee.inbound, &callee.caller, path).map_or(0, |answer| answer.status)
-}
-
-/// A callee whose first policy is this text, started without waiting for readiness.
-fn callee_with_policy(text: &str) -> Callee {
-    let root = tempfile::tempdir().unwrap();
-    let authority = Authority::new(TRUST_DOMAIN);
-    authority.svid(SERVER).write(&root.path().join("pem"), &authority);
-    let inbound = SocketAddr::from((Ipv4Addr::LOCALHOST, port::free()));
-    let backend = Backend::http();
-    write_policy(&root.path().join("api"), "api.yaml", text);
-    let setup = Setup::new("api").pem(&root.path().join("pem")).inbound("http", inbound, backend.address());
-    let sidecar = setup.spawn(root.path());
-    Callee { caller: authority.svid(CALLER), _root: root, authority, sidecar, inbound, backend }
 }

@@ -21,6 +21,7 @@ pub(crate) struct Setup {
     name: String,
     program: PathBuf,
     source: String,
+    identity: Option<String>,
     inbound: Vec<String>,
     outbound: Vec<String>,
 }
@@ -31,6 +32,7 @@ impl Setup {
             name: name.to_owned(),
             program: binary(),
             source: String::new(),
+            identity: None,
             inbound: Vec::new(),
             outbound: Vec::new(),
         }
@@ -47,6 +49,12 @@ impl Setup {
     /// Takes the identity from a Workload API.
     pub(crate) fn workload_api(mut self, socket: &Path) -> Self {
         self.source = format!("{{workload_api: \"unix://{}\"}}", socket.display());
+        self
+    }
+
+    /// Names the SVID to use where there are several.
+    pub(crate) fn identity(mut self, spiffe_id: &str) -> Self {
+        self.identity = Some(spiffe_id.to_owned());
         self
     }
 
@@ -83,6 +91,9 @@ impl Setup {
     fn text(&self, dir: &Path, admin: SocketAddr) -> String {
         let mut text =
             format!("vouchsafe: proxy/v1\nsource: {}\npolicies: {}/policies\n", self.source, dir.display());
+        if let Some(identity) = &self.identity {
+            let _infallible = writeln!(text, "identity: {identity}");
+        }
         for (key, listeners) in [("inbound", &self.inbound), ("outbound", &self.outbound)] {
             if !listeners.is_empty() {
                 let _infallible = writeln!(text, "{key}:\n{}", listeners.join("\n"));
@@ -227,7 +238,7 @@ pub(crate) struct Callee {
     pub(crate) inbound: SocketAddr,
     pub(crate) backend: super::backend::Backend,
     /// The files, gone with the sidecar.
-    pub(crate) _root: tempfile::TempDir,
+    root: tempfile::TempDir,
 }
 
 /// The SPIFFE ID path of the called workload of a `Callee`.
@@ -238,6 +249,25 @@ pub(crate) const CALLER: &str = "/ns/shop/sa/web";
 pub(crate) const TRUST_DOMAIN: &str = "prod.test";
 
 impl Callee {
+    /// Where the PEM files of the sidecar lie.
+    pub(crate) fn pem(&self) -> PathBuf {
+        self.root.path().join("pem")
+    }
+
+    /// A sidecar whose first policy is this text, started without waiting for readiness.
+    pub(crate) fn with_policy(text: &str) -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let authority = Authority::new(TRUST_DOMAIN);
+        authority.svid(SERVER).write(&root.path().join("pem"), &authority);
+        let inbound = SocketAddr::from((Ipv4Addr::LOCALHOST, port::free()));
+        let backend = super::backend::Backend::http();
+        write_policy(&root.path().join("api"), "api.yaml", text);
+        let setup =
+            Setup::new("api").pem(&root.path().join("pem")).inbound("http", inbound, backend.address());
+        let sidecar = setup.spawn(root.path());
+        Self { caller: authority.svid(CALLER), root, authority, sidecar, inbound, backend }
+    }
+
     /// A sidecar before `backend` whose policy is `policy(protects, from, port)`.
     pub(crate) fn start(
         protocol: &str,
@@ -253,7 +283,7 @@ impl Callee {
         let setup =
             Setup::new("api").pem(&root.path().join("pem")).inbound(protocol, inbound, backend.address());
         let sidecar = setup.start(root.path());
-        Self { caller: authority.svid(CALLER), _root: root, authority, sidecar, inbound, backend }
+        Self { caller: authority.svid(CALLER), root, authority, sidecar, inbound, backend }
     }
 
     /// HTTP, everything allowed to the caller.
