@@ -137,3 +137,10 @@ pub(crate) fn assert_one_chain(path: &Path) {
         }
     }
 }
+
+/// How often a thread of this process has gone to sleep.
+pub(crate) fn switches(task: i32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/self/task/{task}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    line.trim().parse().unwrap()
+}

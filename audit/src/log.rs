@@ -60,6 +60,11 @@ impl Log {
         }
     }
 
+    /// Names the SPIFFE ID the daemon acts for, once it is known, in every record from here on.
+    pub fn identify(&self, id: &str) {
+        self.shared.lock().identity = Some(id.to_owned());
+    }
+
     /// Returns how often each thing was decided for each reason; the sum over the records once written.
     pub fn counts(&self) -> Vec<Count> {
         let state = self.shared.lock();
@@ -98,6 +103,8 @@ pub(crate) struct Work {
     pub(crate) folded: Aggregates,
     /// Allowed requests, when their time has come.
     pub(crate) summaries: Aggregates,
+    /// Who the daemon acts for, where that was learnt since.
+    pub(crate) identity: Option<String>,
     /// Whether this is the last work.
     pub(crate) closing: bool,
 }
@@ -110,6 +117,7 @@ struct State {
     summaries_due: Option<Instant>,
     counts: BTreeMap<(Decision, Option<&'static str>), u64>,
     aggregated: u64,
+    identity: Option<String>,
     healthy: bool,
     closing: bool,
     writer: WriterIs,
@@ -135,6 +143,7 @@ impl Shared {
             summaries_due: None,
             counts: BTreeMap::new(),
             aggregated: 0,
+            identity: None,
             healthy: true,
             closing: false,
             writer: WriterIs::Busy,
@@ -250,6 +259,7 @@ impl State {
             events: mem::take(&mut self.queue),
             folded: mem::take(&mut self.folded),
             summaries,
+            identity: self.identity.take(),
             closing: self.closing,
         }
     }

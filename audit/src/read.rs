@@ -1,7 +1,7 @@
 //! Reading logs back: records out of files, whoever wrote them, filtered, followed and counted.
 //!
 //! Nothing in a file can stop a reader: a line that is foreign, torn or gigantic is a [`Problem`] with its
-//! file and line, and reading goes on behind it. A line is never held beyond [`MAX_LINE`](crate::MAX_LINE).
+//! file and line, and reading goes on behind it. A line is never held beyond [`MAX_LINE`].
 
 use std::{
     fs::File,

@@ -8,11 +8,13 @@ use serde::{Deserialize, Serialize};
 
 pub use self::line::MAX_LINE;
 pub(crate) use self::{
-    build::{CLOSED, GAP, OPENED, REMOVED, ROTATED, Subject, millis},
+    build::{Subject, millis},
+    class::{CLOSED, GAP, OPENED, REMOVED, ROTATED},
     line::write_line,
 };
 
 mod build;
+mod class;
 mod line;
 #[cfg(test)]
 mod tests;

@@ -231,7 +231,11 @@ impl Pen {
     fn run(mut self, opened: Change) -> Result<(), CloseError> {
         self.write(VecDeque::from([Entry::Change(opened)]));
         loop {
-            let work = self.shared.wait(self.deadline());
+            let mut work = self.shared.wait(self.deadline());
+            if let Some(id) = work.identity.take() {
+                self.config.product.id = Some(id);
+                self.product = Product::new(&self.config.product);
+            }
             let closing = work.closing;
             self.write(entries(work));
             self.retry(Instant::now(), closing);
@@ -244,12 +248,11 @@ impl Pen {
     }
 
     fn end(mut self) -> Result<(), CloseError> {
-        let (events, failing) = (self.unwritten.total(), self.failing.take());
-        if let Some(failing) = failing {
-            return Err(CloseError::Unwritten { events, source: failing.cause });
-        }
         self.write(VecDeque::from([Entry::Change(change(CLOSED))]));
-        self.sink.sync().map_err(|source| CloseError::Unwritten { events: 0, source })
+        let synced = self.sink.sync();
+        let events = self.unwritten.total();
+        let cause = self.failing.map(|failing| failing.cause).or(synced.err());
+        cause.map_or(Ok(()), |source| Err(CloseError::Unwritten { events, source }))
     }
 
     /// Returns when there is something to do though nobody hands anything over.

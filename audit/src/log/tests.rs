@@ -1,7 +1,6 @@
 //! The data path never waits, and nothing it hands over is lost from the count.
 
 use std::{
-    fs,
     io::{self, PipeReader, Read},
     thread,
 };
@@ -11,7 +10,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Effect, Kind, Reason, Record, Stage, Writer,
-    fixtures::{assert_one_chain, closed, config, connection, denied, product, records, sums, totals},
+    fixtures::{
+        assert_one_chain, closed, config, connection, denied, product, records, sums, switches, totals,
+    },
     read, start,
     writer::start_on,
 };
@@ -172,13 +173,6 @@ fn an_idle_writer_does_not_wake_up() {
     thread::sleep(Duration::from_secs(2));
 
     assert_eq!(switches(task), before);
-}
-
-/// How often a thread of this process has gone to sleep.
-fn switches(task: i32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/self/task/{task}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
-    line.trim().parse().unwrap()
 }
 
 proptest! {

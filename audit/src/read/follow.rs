@@ -46,18 +46,11 @@ impl Follow {
     /// # Errors
     /// When it is there and cannot be read.
     pub fn new(path: &Path, start: Start) -> io::Result<Self> {
-        let mut follow = Self { path: path.to_owned(), open: None };
-        match Open::new(path) {
-            Ok(mut open) => {
-                if start == Start::End {
-                    open.lines.stream().seek(SeekFrom::End(0))?;
-                }
-                follow.open = Some(open);
-            }
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
-            Err(cause) => return Err(cause),
+        let mut open = there_or_none(Open::new(path))?;
+        if let (Some(open), Start::End) = (&mut open, start) {
+            open.lines.stream().seek(SeekFrom::End(0))?;
         }
-        Ok(follow)
+        Ok(Self { path: path.to_owned(), open })
     }
 
     /// Returns the next record or problem; `None` when there is no more as yet.
@@ -79,11 +72,7 @@ impl Follow {
     }
 
     fn there(&self) -> io::Result<Option<Metadata>> {
-        match fs::metadata(&self.path) {
-            Ok(there) => Ok(Some(there)),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(cause) => Err(cause),
-        }
+        there_or_none(fs::metadata(&self.path))
     }
 
     fn read_on(&mut self) -> io::Result<Option<Result<Entry, Problem>>> {
@@ -113,16 +102,16 @@ impl Follow {
         }
         // The live file is opened before the files put aside are listed: should it be put aside in
         // between, it is in the list.
-        let live = Open::new(&self.path)?;
+        let Some(live) = there_or_none(Open::new(&self.path))? else { return Ok(false) };
         let aside = match &self.open {
             Some(open) => next_aside(&self.path, open.inode)?,
             None => None,
         };
-        let next = match aside {
-            Some(aside) => Open::new(&aside)?,
-            None => live,
-        };
-        self.open = Some(next);
+        match aside {
+            None => self.open = Some(live),
+            // Where it was removed in the meantime, the next look finds the one after it.
+            Some(aside) => self.open = there_or_none(Open::new(&aside))?.or(self.open.take()),
+        }
         Ok(true)
     }
 }
@@ -150,6 +139,15 @@ fn next_aside(path: &Path, open: (u64, u64)) -> io::Result<Option<PathBuf>> {
     let is_open = |path: &PathBuf| fs::metadata(path).is_ok_and(|there| inode(&there) == open);
     let known = aside.iter().position(is_open);
     Ok(known.and_then(|at| aside.into_iter().nth(at + 1)))
+}
+
+/// Makes absence a value: a log may not be there yet, or be on its way aside.
+fn there_or_none<T>(result: io::Result<T>) -> io::Result<Option<T>> {
+    match result {
+        Ok(found) => Ok(Some(found)),
+        Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(cause) => Err(cause),
+    }
 }
 
 fn inode(metadata: &Metadata) -> (u64, u64) {

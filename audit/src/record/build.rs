@@ -8,12 +8,13 @@ use time::OffsetDateTime;
 use super::{
     Aggregate as AggregateNote, Certificate, Change, Fingerprint, FirewallRule, HttpRequest, Metadata,
     NearMiss, NetworkEndpoint, OCSF_VERSION, Policy, Product, Record, Tls, Traffic, Unmapped, Url, Vouchsafe,
+    class::{Class, GAP},
 };
 use crate::{
     aggregate::{Aggregate, Scope, network},
     chain::{Link, PLACE_HOLDER},
     config,
-    event::{self, Decision, Effect, Event, Kind, Lifecycle, Stage},
+    event::{self, Decision, Effect, Event, Kind, Stage},
     id::fresh,
     text::Cap,
 };
@@ -80,16 +81,12 @@ impl Record {
 
     /// Makes a record about the log itself.
     pub(crate) fn of_log(now: SystemTime, change: Change, subject: &Subject<'_>) -> Self {
-        let activity = match change.what.as_str() {
-            OPENED => 6,
-            CLOSED => 7,
-            ROTATED => 5,
-            REMOVED => 2,
-            _ => OTHER,
-        };
-        let class = Class { uid: EVENT_LOG, activity };
+        let class = Class::of_change(&change.what);
         let mut record = blank(class, now, Stage::Admin, Decision::Lifecycle, subject);
         record.log_name = Some(LOG_NAME.to_owned());
+        if change.what == GAP {
+            (record.status_id, record.severity_id) = (2, 3);
+        }
         record.unmapped.vouchsafe.change = Some(change);
         record
     }
@@ -159,50 +156,6 @@ impl Record {
             }
             Kind::Opened | Kind::Allowed | Kind::Lifecycle(_) => {}
         }
-    }
-}
-
-/// A class of OCSF and an activity in it.
-#[derive(Clone, Copy)]
-struct Class {
-    uid: u32,
-    activity: u32,
-}
-
-impl Class {
-    fn of(event: &Event) -> Self {
-        match (&event.kind, &event.http) {
-            (Kind::Lifecycle(change), _) => Self {
-                uid: APPLICATION_LIFECYCLE,
-                activity: match change {
-                    Lifecycle::Started => 3,
-                    Lifecycle::Stopped => 4,
-                    Lifecycle::PolicyChanged | Lifecycle::PolicyRefused | Lifecycle::IdentityRotated => OTHER,
-                },
-            },
-            (Kind::Opened, _) => Self { uid: NETWORK, activity: 1 },
-            (Kind::Closed(_), _) => Self { uid: NETWORK, activity: 2 },
-            (Kind::Denied(_) | Kind::Allowed, Some(http)) => {
-                Self { uid: HTTP, activity: method(&http.method) }
-            }
-            (Kind::Denied(_), None) => Self { uid: NETWORK, activity: 5 },
-            (Kind::Allowed, None) => Self { uid: NETWORK, activity: 6 },
-        }
-    }
-}
-
-fn method(name: &str) -> u32 {
-    match name {
-        "CONNECT" => 1,
-        "DELETE" => 2,
-        "GET" => 3,
-        "HEAD" => 4,
-        "OPTIONS" => 5,
-        "POST" => 6,
-        "PUT" => 7,
-        "TRACE" => 8,
-        "PATCH" => 9,
-        _ => OTHER,
     }
 }
 
@@ -381,19 +334,3 @@ const MAX_NEAR_TEXT: usize = 512;
 
 /// The name of the log, in its records.
 const LOG_NAME: &str = "vouchsafe.audit";
-/// The first record of a start.
-pub(crate) const OPENED: &str = "log_opened";
-/// The last record of an orderly end.
-pub(crate) const CLOSED: &str = "log_closed";
-/// The first record of a file that follows another.
-pub(crate) const ROTATED: &str = "log_rotated";
-/// Says that an old file was removed.
-pub(crate) const REMOVED: &str = "log_file_removed";
-/// Says that events could not be written one by one, and are in the aggregates that follow.
-pub(crate) const GAP: &str = "audit_gap";
-
-const NETWORK: u32 = 4001;
-const HTTP: u32 = 4002;
-const APPLICATION_LIFECYCLE: u32 = 6002;
-const EVENT_LOG: u32 = 1008;
-const OTHER: u32 = 99;

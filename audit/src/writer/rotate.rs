@@ -21,15 +21,19 @@ impl Pen {
         self.sink.would_exceed(more, limit) && self.may_rotate()
     }
 
-    /// Returns when the file is too old. A file without events does not age.
+    /// Returns when the file is too old. A file without events does not age, and one that cannot be
+    /// written is not changed.
     pub(super) fn age_due(&self) -> Option<Instant> {
+        if self.failing.is_some() {
+            return None;
+        }
         let due = self.sink.first_event_at()?.checked_add(self.config.rotate_age)?;
         let left = due.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO);
         Instant::now().checked_add(left).max(self.rotate_after)
     }
 
     pub(super) fn rotate_if_old(&mut self) {
-        if self.age_due().is_some_and(|due| due <= Instant::now()) && self.failing.is_none() {
+        if self.age_due().is_some_and(|due| due <= Instant::now()) {
             self.rotate();
         }
     }

@@ -47,6 +47,7 @@ pub(super) fn open(path: &Path) -> Result<(Sink, Tail), StartError> {
         return Err(StartError::InUse { path: path.to_owned() });
     }
     let tail = Tail::read(&mut file, path).map_err(failed)?;
+    sync_directory(path).map_err(failed)?;
     let len = file.metadata().map_err(failed)?.len();
     let file = LogFile {
         path: path.to_owned(),
@@ -185,7 +186,7 @@ impl LogFile {
             let _ = rename(&aside, &self.path);
             return Err(cause);
         }
-        File::open(files::directory(&self.path))?.sync_all()?;
+        sync_directory(&self.path)?;
         Ok(aside)
     }
 
@@ -201,6 +202,11 @@ impl LogFile {
         self.first_event_at = None;
         Ok(())
     }
+}
+
+/// Brings the names in the log's directory to the disk.
+fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(files::directory(path))?.sync_all()
 }
 
 fn open_file(path: &Path) -> io::Result<File> {

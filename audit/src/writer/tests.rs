@@ -312,6 +312,38 @@ fn a_daemons_own_changes_are_on_record() {
 }
 
 #[test]
+fn an_identity_learnt_late_is_in_every_record_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut nameless = config(&log_in(&dir));
+    nameless.product.id = None;
+    let (log, writer) = start(nameless).unwrap();
+    wait_until(|| read::find(&log_in(&dir)).is_ok_and(|files| read::files(files).count() == 1));
+
+    log.identify("spiffe://prod.test/db");
+    log.open(denied(Reason::NoPolicy));
+    writer.close().unwrap();
+
+    let ids: Vec<_> = records(&log_in(&dir)).into_iter().map(|record| record.metadata.product.uid).collect();
+    let known = || Some("spiffe://prod.test/db".to_owned());
+    assert_eq!(ids, [None, known(), known()]);
+}
+
+#[test]
+fn a_target_that_fails_is_tried_at_a_slow_pace() {
+    let (reader, pipe) = io::pipe().unwrap();
+    let (log, writer) = start_on(Config::stdout(crate::fixtures::product()), Box::new(pipe)).unwrap();
+    let task = writer.task().unwrap();
+    drop(reader);
+    log.open(denied(Reason::NoPolicy));
+    wait_until(|| !log.healthy());
+
+    let before = crate::fixtures::switches(task);
+    thread::sleep(Duration::from_secs(2));
+
+    assert!(crate::fixtures::switches(task) - before < 20);
+}
+
+#[test]
 fn an_event_after_the_end_is_counted_and_harms_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let log = run(config(&log_in(&dir)), 1);
