@@ -1,0 +1,105 @@
+//! `vouchsafe proxy`: runs the sidecar and checks its configuration.
+
+use proxy::{CheckError, Config, LoadError};
+use serde::Serialize;
+
+use super::config;
+use crate::cli::proxy::{ProxyCheck, ProxyCommand, ProxyConfig, ProxyRun};
+use crate::daemon::{self, Carrier, Memory};
+use crate::exit::{Exit, Failure, OrExit as _, describe};
+use crate::output::Row;
+
+/// Runs what the command line asks for.
+pub(crate) fn run(command: ProxyCommand) -> Result<Exit, Failure> {
+    match command {
+        ProxyCommand::Run(args) => serve(&args),
+        ProxyCommand::Check(args) => check(&args),
+    }
+}
+
+fn serve(args: &ProxyRun) -> Result<Exit, Failure> {
+    let config = over(config::load(&args.config.config, Config::parse)?, &args.config);
+    let carrier = Carrier {
+        // One thread serves one workload best: no work is handed from thread to thread.
+        workers: args.threads.threads.map_or(0, usize::from),
+        memory: if args.danger_dumpable { Memory::DangerReadable } else { Memory::Private },
+        supervised: args.supervised,
+    };
+    carrier.carry(|shutdown| async move {
+        let ready = |ready: proxy::Ready| {
+            let listeners: Vec<String> =
+                ready.inbound.iter().chain(&ready.outbound).map(|(name, address)| format!("{name} {address}")).collect();
+            daemon::ready(&format!("listening: {}", listeners.join(", ")));
+        };
+        proxy::run(config, shutdown, ready).await.or_exit(Exit::Failed)
+    })
+}
+
+fn check(args: &ProxyCheck) -> Result<Exit, Failure> {
+    let (format, what) = (args.output.format, args.config.config.display().to_string());
+    let config = match config::parse(&args.config.config, Config::parse) {
+        Ok(config) => over(config, &args.config),
+        Err(problems) => return config::report(format, &what, Err(problems)),
+    };
+    let mut found = Vec::new();
+    for cause in proxy::check(&config) {
+        match cause {
+            // Policies are input like the file itself.
+            CheckError::Policies { source: LoadError::Problems(problems), .. } => {
+                return config::report(format, &what, Err(problems));
+            }
+            cause => found.push(Found { problem: describe(&cause) }),
+        }
+    }
+    config::found(format, &what, &found)
+}
+
+/// Puts what the command line says over what the file says.
+fn over(mut config: Config, args: &ProxyConfig) -> Config {
+    if let Some(identity) = &args.identity {
+        config.identity = Some(identity.clone());
+    }
+    if let Some(policies) = &args.policies {
+        config.policies = Some(policies.clone());
+    }
+    config
+}
+
+/// What is wrong with what the configuration names.
+#[derive(Debug, Serialize)]
+struct Found {
+    problem: String,
+}
+
+impl Row for Found {
+    const SCHEMA: &'static str = "vouchsafe/finding/v1";
+    const HEADINGS: &'static [&'static str] = &["FOUND"];
+    fn cells(&self) -> Vec<String> {
+        vec![audit::shown(&self.problem)]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use identity::SpiffeId;
+    use policy::strict::Source;
+
+    use super::*;
+
+    #[test]
+    fn a_flag_beats_the_file() {
+        let web = SpiffeId::parse("spiffe://prod.test/web").unwrap();
+        let text = "vouchsafe: proxy/v1\nidentity: spiffe://prod.test/api\npolicies: /etc/a\n\
+            source:\n  workload_api: unix:///run/a.sock\naudit:\n  file: /tmp/audit.jsonl\n\
+            inbound:\n  - {name: api, listen: \"127.0.0.1:1\", protocol: http, application: \"127.0.0.1:2\"}\n";
+        let config = Config::parse(&Source::new("proxy.yaml", text)).unwrap_or_else(|problems| panic!("{problems}"));
+        let args = ProxyConfig { config: PathBuf::new(), identity: Some(web.clone()), policies: None };
+
+        let config = over(config, &args);
+
+        assert_eq!(config.identity, Some(web));
+        assert_eq!(config.policies.as_deref(), Some(Path::new("/etc/a")));
+    }
+}

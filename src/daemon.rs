@@ -1,0 +1,175 @@
+//! What carries a daemon: its process limits, its runtime, its signals and its service manager.
+//!
+//! A daemon is told to stop through one token. SIGTERM, SIGINT and, where asked for, the end of
+//! standard input cancel it; a second signal ends the process at once.
+
+use std::future::Future;
+use std::io::Read as _;
+
+use anyhow::Context as _;
+use rustix::fs::Mode;
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
+use sd_notify::NotifyState;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::cli::daemon::Supervised;
+use crate::exit::{Exit, Failure};
+
+/// Who may read a daemon's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Memory {
+    /// Root alone.
+    Private,
+    /// Every process of the same user.
+    DangerReadable,
+}
+
+/// How a daemon is carried.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Carrier {
+    /// Worker threads; 0 for everything on one.
+    pub(crate) workers: usize,
+    /// Who may read its memory.
+    pub(crate) memory: Memory,
+    /// Whether it stops when standard input ends.
+    pub(crate) supervised: Supervised,
+}
+
+impl Carrier {
+    /// Runs `serve` until it returns.
+    pub(crate) fn carry<F, S>(self, serve: F) -> Result<Exit, Failure>
+    where
+        F: FnOnce(CancellationToken) -> S,
+        S: Future<Output = Result<(), Failure>>,
+    {
+        confine(self.memory).context("cannot set the limits of this process")?;
+        let runtime = runtime(self.workers).context("cannot start the runtime")?;
+        let outcome = runtime.block_on(async {
+            let shutdown = CancellationToken::new();
+            let mut tasks = JoinSet::new();
+            tasks.spawn(obey(shutdown.clone())?);
+            if self.supervised.exit_with_stdin {
+                follow_stdin(shutdown.clone()).context("cannot watch standard input")?;
+            }
+            serve(shutdown).await
+        });
+        // Work on blocking threads cannot be cancelled; it is not waited for either.
+        runtime.shutdown_background();
+        outcome.map(|()| Exit::Done)
+    }
+}
+
+/// Tells the service manager that the daemon is ready.
+pub(crate) fn ready(status: &str) {
+    notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// The number of workers for a daemon that is busy with many peers at a time.
+pub(crate) fn few_workers() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(FEW_WORKERS))
+}
+
+fn notify(state: &[NotifyState<'_>]) {
+    if let Err(cause) = sd_notify::notify(state) {
+        warn!(%cause, "service manager cannot be told");
+    }
+}
+
+fn confine(memory: Memory) -> std::io::Result<()> {
+    umask(Mode::WGRP | Mode::RWXO);
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
+    setrlimit(Resource::Core, none)?;
+    let files = getrlimit(Resource::Nofile);
+    setrlimit(
+        Resource::Nofile,
+        Rlimit {
+            current: files.maximum,
+            maximum: files.maximum,
+        },
+    )?;
+    match memory {
+        Memory::Private => set_dumpable_behavior(DumpableBehavior::NotDumpable)?,
+        Memory::DangerReadable => {}
+    }
+    Ok(())
+}
+
+fn runtime(workers: usize) -> std::io::Result<Runtime> {
+    match workers {
+        0 => Builder::new_current_thread().enable_all().build(),
+        _ => Builder::new_multi_thread().worker_threads(workers).enable_all().build(),
+    }
+}
+
+/// Registers the signals at once and returns the task that waits for them.
+fn obey(
+    shutdown: CancellationToken,
+) -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    Ok(async move {
+        loop {
+            let name = next(&mut terminate, &mut interrupt, &mut hangup).await;
+            match name {
+                // It must not end the daemon; what is reloaded at once hears it itself.
+                "SIGHUP" => info!("reload asked for: policies and entry files are looked at again, other settings wait for a restart"),
+                _ if shutdown.is_cancelled() => {
+                    warn!(signal = name, "second signal, leaving without draining");
+                    std::process::exit(i32::from(Exit::Failed.code()));
+                }
+                _ => {
+                    info!(signal = name, "told to stop");
+                    notify(&[NotifyState::Stopping]);
+                    shutdown.cancel();
+                }
+            }
+        }
+    })
+}
+
+async fn next(terminate: &mut Signal, interrupt: &mut Signal, hangup: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+        _ = hangup.recv() => "SIGHUP",
+    }
+}
+
+/// Cancels the token when whoever holds the other end of standard input is gone.
+fn follow_stdin(shutdown: CancellationToken) -> std::io::Result<()> {
+    let watch = move || {
+        let mut rest = [0_u8; 64];
+        while matches!(std::io::stdin().read(&mut rest), Ok(1..)) {}
+        info!("standard input ended, told to stop");
+        shutdown.cancel();
+    };
+    // A thread of its own: a read that never returns would hold up the runtime's.
+    std::thread::Builder::new()
+        .name("stdin".to_owned())
+        .stack_size(STDIN_STACK)
+        .spawn(watch)
+        .map(drop)
+}
+
+/// More workers than this cost memory and bring a CA or an agent nothing.
+const FEW_WORKERS: usize = 2;
+
+const STDIN_STACK: usize = 64 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ca_or_agent_gets_at_most_two_workers() {
+        assert!((1..=2).contains(&few_workers()));
+    }
+}
