@@ -125,9 +125,11 @@ fn report(directory: &Path, flaw: &str, health: &Health) {
 }
 
 fn watch(directory: &Path, bell: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let ring = move |_| {
-        // A full queue already holds a ring.
-        let _ = bell.try_send(());
+    let ring = move |event: notify::Result<notify::Event>| {
+        if may_change(&event) {
+            // A full queue already holds a ring.
+            let _ = bell.try_send(());
+        }
     };
     let started = notify::recommended_watcher(ring).and_then(|mut watcher| {
         watcher.watch(directory, notify::RecursiveMode::NonRecursive)?;
@@ -138,6 +140,20 @@ fn watch(directory: &Path, bell: mpsc::Sender<()>) -> Option<notify::Recommended
             |error| tracing::warn!(%error, "entries directory is polled, the system cannot watch it"),
         )
         .ok()
+}
+
+/// Whether an event can mean a change. That a file was opened or read is an event, too: heeding it would have
+/// the directory read for ever.
+fn may_change(event: &notify::Result<notify::Event>) -> bool {
+    use notify::event::{AccessKind, AccessMode, EventKind};
+    match event {
+        Ok(event) => match event.kind {
+            EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+            _ => true,
+        },
+        // Events were lost: anything may have happened.
+        Err(_) => true,
+    }
 }
 
 /// How often the directory is read whatever the system tells: watches lose events.
