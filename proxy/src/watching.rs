@@ -23,8 +23,11 @@ impl Watching {
     pub(crate) fn directories(directories: &BTreeSet<PathBuf>) -> Self {
         let changed = Arc::new(Notify::new());
         let signal = Arc::clone(&changed);
-        let watcher =
-            notify::recommended_watcher(move |_: notify::Result<notify::Event>| signal.notify_one());
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            if may_change(&event) {
+                signal.notify_one();
+            }
+        });
         let watcher = watcher.and_then(|mut watcher| {
             for directory in directories {
                 watcher.watch(directory, RecursiveMode::NonRecursive)?;
@@ -50,6 +53,20 @@ impl Watching {
     /// Waits for as long as a writer is likely to take between two steps of one change.
     pub(crate) async fn settle(&self) {
         tokio::time::sleep(SETTLE).await;
+    }
+}
+
+/// Whether an event can mean a change. That a file was opened or read is an event, too: heeding it would have
+/// whoever looks wake itself for ever.
+fn may_change(event: &notify::Result<notify::Event>) -> bool {
+    use notify::event::{AccessKind, AccessMode, EventKind};
+    match event {
+        Ok(event) => match event.kind {
+            EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
+            EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
+        },
+        // Events were lost: anything may have happened.
+        Err(_) => true,
     }
 }
 

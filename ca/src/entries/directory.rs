@@ -149,7 +149,7 @@ fn may_change(event: &notify::Result<notify::Event>) -> bool {
     match event {
         Ok(event) => match event.kind {
             EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
-            _ => true,
+            EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
         },
         // Events were lost: anything may have happened.
         Err(_) => true,
