@@ -222,3 +222,6 @@ fn first(found: &mut Option<usize>, section: &Section, from: usize, words: &[u64
 
 /// Words looked at in one pass: enough for ten thousand rules, little enough for the stack.
 const CHUNK: usize = 192;
+
+#[cfg(test)]
+mod tests;

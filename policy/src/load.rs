@@ -59,11 +59,17 @@ fn check_between_files(documents: &[(&Source, Document)], problems: &mut Problem
             problems.push(Problem::at(source, document.name_at, message, Some(cure)));
         }
     }
-    let rules: usize = documents.iter().map(|(_, document)| document.policy.rules.len()).sum();
-    if rules > MAX_RULES {
-        let message = format!("there are {rules} rules, at most {MAX_RULES} are accepted");
-        problems.push(Problem::in_file("policies", message, None));
+    let rules = documents.iter().map(|(_, document)| document.policy.rules.len()).sum();
+    if let Some(problem) = too_many_rules(rules) {
+        problems.push(problem);
     }
+}
+
+fn too_many_rules(rules: usize) -> Option<Problem> {
+    (rules > MAX_RULES).then(|| {
+        let message = format!("there are {rules} rules, at most {MAX_RULES} are accepted");
+        Problem::in_file("policies", message, None)
+    })
 }
 
 fn check_tests(set: &PolicySet, documents: &[(&Source, Document)]) -> Result<(), Problems> {

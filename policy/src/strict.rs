@@ -80,3 +80,6 @@ pub const MAX_NODES: usize = 500_000;
 
 /// Most problems reported of one file; what goes beyond is counted.
 pub const MAX_PROBLEMS: usize = 50;
+
+#[cfg(test)]
+mod tests;

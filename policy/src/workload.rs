@@ -245,3 +245,6 @@ fn enforced_from(policies: &[Arc<Policy>]) -> Option<EnforcedFrom> {
         (EnforcedFrom::Moment(one), EnforcedFrom::Moment(other)) => EnforcedFrom::Moment(one.min(other)),
     })
 }
+
+#[cfg(test)]
+mod tests;

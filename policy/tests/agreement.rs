@@ -3,6 +3,14 @@
 //! The reference (`agreement/reference.rs`) is written from the manual, rule by rule and string by string; it shares no
 //! code with the crate and does not care for speed. `PROPTEST_CASES` makes the run longer.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test stops at the first thing that is not as promised"
+)]
+
 #[path = "agreement/model.rs"]
 mod model;
 #[path = "agreement/reference.rs"]

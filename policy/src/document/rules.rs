@@ -85,10 +85,7 @@ fn read_tcp(node: &Node, read: &mut Reader<'_>) -> Option<(Limit<RangeInclusive<
     let mut fields = read.map(node)?;
     let ports = read_ports(&mut fields, read);
     for key in ["methods", "paths", "hosts", "headers"] {
-        if let Some(node) = fields.optional(key) {
-            let cure = "write \"http\" in place of \"tcp\"";
-            read.problem(node, format!("\"{key}\" has no meaning for opaque TCP"), Some(cure));
-        }
+        fields.misplaced(key, "has no meaning for opaque TCP", "write \"http\" in place of \"tcp\"", read);
     }
     fields.unsupported("sni", read);
     fields.finish(read);

@@ -1,1 +1,170 @@
-//! Tests of this part.
+use std::time::{Duration, SystemTime};
+
+use identity::SpiffeId;
+
+use super::Verdict;
+use crate::strict::Source;
+use crate::{
+    CanonicalPath, Connection, Decision, Dimension, MAX_NEAR_MISSES, PeerIdentity, Request, Traffic,
+    WorkloadPolicies, compile,
+};
+
+fn workload(rest: &str) -> WorkloadPolicies {
+    let text = format!("vouchsafe: policy/v1\nname: p\nprotects: spiffe://a.test/web\n{rest}");
+    let set = compile(&[Source::new("p.yaml", text)]).unwrap_or_else(|problems| panic!("{problems}"));
+    set.for_workload(&SpiffeId::parse("spiffe://a.test/web").unwrap())
+}
+
+fn near(rest: &str, from: &str, line: &str) -> Vec<String> {
+    let peer = SpiffeId::parse(from).unwrap();
+    let connection = Connection {
+        peer: PeerIdentity::Authenticated(&peer),
+        source: "10.0.0.7".parse().unwrap(),
+        port: 80,
+        now: SystemTime::UNIX_EPOCH,
+    };
+    let (method, path) = line.split_once(' ').unwrap();
+    let path = CanonicalPath::parse(path).unwrap();
+    let traffic = Traffic::HttpRequest(Request { method, host: None, path: &path });
+    let explanation = workload(rest).explain(&connection, &traffic);
+    let decision = explanation.decision.expect("a request is decided");
+    let denial = decision.denial().expect("a denial").clone();
+    denial.near_misses.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn each_dimension_is_named_as_what_failed() {
+    let x = "spiffe://a.test/x";
+    for (rule, expected) in [
+        ("from: [spiffe://a.test/x], tcp: {port: 80}", "protocol is http, the rule wants tcp"),
+        ("from: [spiffe://a.test/x], http: {ports: [81, 90-95]}", "port is 80, the rule wants 81, 90-95"),
+        (
+            "from: [spiffe://a.test/y, unauthenticated], http: {port: 80}",
+            "from is spiffe://a.test/x, the rule wants unauthenticated, spiffe://a.test/y",
+        ),
+        (
+            "from: [anyone], except: [spiffe://a.test/*], http: {port: 80}",
+            "except is spiffe://a.test/x, the rule wants none of spiffe://a.test/*",
+        ),
+        (
+            "from: [anyone], source_net: [10.1.0.0/16], http: {port: 80}",
+            "source_net is 10.0.0.7, the rule wants 10.1.0.0/16",
+        ),
+        (
+            "from: [anyone], http: {port: 80, methods: [GET, HEAD]}",
+            "method is POST, the rule wants GET, HEAD",
+        ),
+        ("from: [anyone], http: {port: 80, hosts: [a.example]}", "host is absent, the rule wants a.example"),
+        ("from: [anyone], http: {port: 80, paths: [/a/*]}", "path is /b, the rule wants /a/*"),
+    ] {
+        let said = near(&format!("allow:\n  - {{name: r, {rule}}}\n"), x, "POST /b");
+        assert_eq!(said, [format!("p/r (p.yaml:5): {expected}")], "{rule}");
+    }
+}
+
+#[test]
+fn a_rule_in_shadow_is_near_when_only_its_mode_is_missing() {
+    let text = |name: &str, rest: &str| {
+        Source::new(
+            format!("{name}.yaml"),
+            format!("vouchsafe: policy/v1\nname: {name}\nprotects: spiffe://a.test/web\n{rest}"),
+        )
+    };
+    let set = compile(&[
+        text("p", ""),
+        text("q", "mode: shadow\nuntil: 2027-01-31\nallow: [{name: r, from: [anyone], tcp: {port: 80}}]\n"),
+    ])
+    .unwrap();
+    let peer = SpiffeId::parse("spiffe://a.test/x").unwrap();
+    let connection = Connection {
+        peer: PeerIdentity::Authenticated(&peer),
+        source: "10.0.0.7".parse().unwrap(),
+        port: 80,
+        now: SystemTime::UNIX_EPOCH,
+    };
+
+    let near = set
+        .for_workload(&SpiffeId::parse("spiffe://a.test/web").unwrap())
+        .nearest(&connection, &Traffic::Tcp);
+
+    assert_eq!(near.len(), 1);
+    assert_eq!(near[0].failed, Dimension::Mode);
+    assert_eq!(near[0].found, "shadow until 2027-01-31T00:00:00Z");
+}
+
+#[test]
+fn the_nearest_rules_are_those_with_the_fewest_failures_and_the_latest_first_one() {
+    let rules = "allow:\n\
+        \x20 - {name: far, from: [spiffe://a.test/y], http: {port: 81, paths: [/a]}}\n\
+        \x20 - {name: port, from: [anyone], http: {port: 81}}\n\
+        \x20 - {name: path, from: [anyone], http: {port: 80, paths: [/a]}}\n\
+        \x20 - {name: path-too, from: [anyone], http: {port: 80, paths: [/c]}}\n\
+        \x20 - {name: farther, from: [spiffe://a.test/y], tcp: {port: 81}}\n";
+
+    let said = near(rules, "spiffe://a.test/x", "GET /b");
+
+    assert_eq!(said.len(), MAX_NEAR_MISSES);
+    let names: Vec<&str> = said.iter().map(|near| near.split([' ', '/']).nth(1).unwrap()).collect();
+    assert_eq!(names, ["path", "path-too", "port"]);
+}
+
+#[test]
+fn the_whole_walk_is_shown_with_places() {
+    let policies = workload(
+        "allow:\n  - {name: reads, from: [spiffe://a.test/x], http: {port: 80, methods: [GET]}}\n\
+         deny:\n  - {name: admin, from: [anyone], http: {port: 80, paths: [/admin/**]}}\n",
+    );
+    let peer = SpiffeId::parse("spiffe://a.test/x").unwrap();
+    let connection = Connection {
+        peer: PeerIdentity::Authenticated(&peer),
+        source: "10.0.0.7".parse().unwrap(),
+        port: 80,
+        now: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+    };
+    let path = CanonicalPath::parse("/admin/x").unwrap();
+    let request = Request { method: "GET", host: None, path: &path };
+
+    let denied = policies.explain(&connection, &Traffic::HttpRequest(request));
+    let open = policies.explain(&connection, &Traffic::HttpConnection);
+
+    assert_eq!(
+        denied.to_string(),
+        "deny (explicit_deny) by p/admin (p.yaml:7)\npolicy p (p.yaml, enforce)\n  line 7     deny  admin: matches\n  \
+         line 5     allow reads: matches"
+    );
+    assert_eq!(open.decision, None);
+    assert!(open.steps.iter().all(|step| step.verdict == Verdict::DependsOnRequest));
+    let json = serde_json::to_value(&denied).unwrap();
+    assert_eq!(json["decision"]["deny"]["reason"], "explicit_deny");
+    assert_eq!(json["steps"][0]["rule"]["line"], 7);
+}
+
+#[test]
+fn a_long_list_is_cut_in_what_a_rule_wants() {
+    let ids: Vec<String> = (0..9).map(|number| format!("spiffe://a.test/y{number}")).collect();
+
+    let said = near(
+        &format!("allow: [{{name: r, from: [{}], http: {{port: 80}}}}]\n", ids.join(", ")),
+        "spiffe://a.test/x",
+        "GET /",
+    );
+
+    assert!(said[0].ends_with("spiffe://a.test/y4 and 4 more"), "{}", said[0]);
+}
+
+#[test]
+fn an_allowed_access_is_explained_by_its_rule() {
+    let policies = workload("allow: [{name: all, from: [anyone], tcp: {port: any}}]\n");
+    let peer = SpiffeId::parse("spiffe://a.test/x").unwrap();
+    let connection = Connection {
+        peer: PeerIdentity::Authenticated(&peer),
+        source: "10.0.0.7".parse().unwrap(),
+        port: 80,
+        now: SystemTime::UNIX_EPOCH,
+    };
+
+    let explanation = policies.explain(&connection, &Traffic::Tcp);
+
+    assert!(matches!(explanation.decision, Some(Decision::Allow(_))));
+    assert!(explanation.to_string().starts_with("allow by p/all (p.yaml:4)\n"), "{explanation}");
+}

@@ -2,7 +2,7 @@ use std::time::SystemTime;
 
 use identity::SpiffeId;
 
-use super::compile;
+use super::{MAX_FILES, MAX_RULES, MAX_SET_BYTES, compile, too_many_rules};
 use crate::strict::Source;
 use crate::{Connection, PeerIdentity};
 
@@ -49,4 +49,140 @@ fn the_sample_of_the_manual_loads_and_passes_its_tests() {
         now: SystemTime::now(),
     };
     assert!(set.for_workload(&api).decide_tcp(&connection).is_allowed());
+}
+
+fn source(name: &str, rest: &str) -> Source {
+    let stem = name.strip_suffix(".yaml").unwrap();
+    Source::new(name, format!("vouchsafe: policy/v1\nname: {stem}\nprotects: spiffe://a.test/web\n{rest}"))
+}
+
+fn refusal(files: &[Source]) -> String {
+    compile(files).map(|_| ()).expect_err("a refusal").to_string()
+}
+
+const READS: &str = "allow: [{name: reads, from: [spiffe://a.test/x], http: {port: 80, methods: [GET]}}]\n";
+
+#[test]
+fn a_failing_test_refuses_the_whole_set_at_its_line_with_the_nearest_rule() {
+    let broken = source(
+        "p.yaml",
+        &format!("{READS}tests:\n  - {{from: spiffe://a.test/x, http: POST 80 /a, expect: allow}}\n"),
+    );
+
+    let shown = refusal(&[broken, source("q.yaml", "")]);
+
+    assert_eq!(
+        shown,
+        "p.yaml:6:5: test failed: POST 80 /a from spiffe://a.test/x to spiffe://a.test/web is denied (no_allow_matched) by no rule, expected allow\n    \
+         6 |   - {from: spiffe://a.test/x, http: POST 80 /a, expect: allow}\n      |     ^\n      = nearest: p/reads (p.yaml:4): \
+         method is POST, the rule wants GET"
+    );
+}
+
+#[test]
+fn a_test_that_expects_another_rule_fails() {
+    let test = |by: &str| {
+        source(
+            "p.yaml",
+            &format!(
+                "{READS}tests: [{{from: spiffe://a.test/x, http: GET 80 /a, expect: allow, by: {by}}}]\n"
+            ),
+        )
+    };
+
+    assert!(compile(&[test("reads")]).is_ok() && compile(&[test("p/reads")]).is_ok());
+    assert!(refusal(&[test("writes")]).contains("is allowed by p/reads (p.yaml:4), expected by \"writes\""));
+    assert!(refusal(&[test("q/reads")]).contains("expected by \"q/reads\""));
+}
+
+#[test]
+fn a_test_sees_the_rules_of_every_file() {
+    let tested = source(
+        "p.yaml",
+        &format!("{READS}tests: [{{from: spiffe://a.test/x, http: GET 80 /a, expect: allow}}]\n"),
+    );
+    let deny = source("q.yaml", "deny: [{name: stop, from: [anyone], tcp: {port: 80}}]\n");
+
+    assert!(compile(std::slice::from_ref(&tested)).is_ok());
+    assert!(
+        refusal(&[deny, tested]).contains("is denied (explicit_deny) by q/stop (q.yaml:4), expected allow")
+    );
+}
+
+#[test]
+fn a_test_of_a_shadow_policy_tries_it_as_it_will_enforce_unless_it_names_a_moment() {
+    let shadow =
+        |test: &str| source("p.yaml", &format!("mode: shadow\nuntil: 2027-01-31\n{READS}tests: [{test}]\n"));
+
+    assert!(compile(&[shadow("{from: spiffe://a.test/y, tcp: 80, expect: deny}")]).is_ok());
+    assert!(compile(&[shadow("{from: spiffe://a.test/y, tcp: 80, expect: allow, at: 2027-01-30}")]).is_ok());
+    assert!(compile(&[shadow("{from: spiffe://a.test/y, tcp: 80, expect: deny, at: 2027-01-31}")]).is_ok());
+}
+
+#[test]
+fn policy_names_are_unique_between_files() {
+    let twin = Source::new("z.yaml", source("p.yaml", "").text);
+
+    let shown = refusal(&[twin, source("p.yaml", "")]);
+
+    assert_eq!(
+        shown,
+        "z.yaml:2:7: the policy name \"p\" is already used in p.yaml\n    2 | name: p\n      |       ^\n      = give each policy a name of its own"
+    );
+}
+
+#[test]
+fn the_problems_of_every_file_are_reported_together() {
+    let shown =
+        refusal(&[source("p.yaml", "alow: []\n"), source("q.yaml", ""), source("r.yaml", "deny: []\n")]);
+
+    assert!(
+        shown.contains("p.yaml:4:1: unknown key \"alow\"") && shown.contains("r.yaml:4:7: the list is empty"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn one_bad_file_refuses_the_others_too() {
+    assert!(compile(&[source("p.yaml", READS), source("q.yaml", "mode: maybe\n")]).is_err());
+}
+
+#[test]
+fn the_generation_is_the_content_in_any_order_and_every_byte_counts() {
+    let generation = |files: &[Source]| compile(files).unwrap().generation().to_owned();
+    let (p, q) = (source("p.yaml", READS), source("q.yaml", ""));
+
+    let both = generation(&[p.clone(), q.clone()]);
+
+    assert_eq!(both, generation(&[q.clone(), p.clone()]));
+    assert_eq!(both.len(), 64);
+    let commented = Source::new("q.yaml", format!("{}# more\n", q.text));
+    let renamed = Source::new("r.yaml", q.text);
+    for other in
+        [generation(std::slice::from_ref(&p)), generation(&[p.clone(), commented]), generation(&[p, renamed])]
+    {
+        assert_ne!(both, other);
+    }
+}
+
+#[test]
+fn a_set_has_files_and_bytes_to_its_limit_and_not_beyond() {
+    let many: Vec<Source> = (0..=MAX_FILES).map(|number| Source::new(format!("{number}.yaml"), "")).collect();
+    assert!(refusal(&many).contains("there are 20001 files, at most 20000 are accepted"));
+    let big = vec![Source::new("p.yaml", "#".repeat(MAX_SET_BYTES / 16 + 1)); 16];
+    assert!(refusal(&big).contains("at most 67108864 are accepted"));
+}
+
+#[test]
+fn a_set_has_rules_to_its_limit_and_not_beyond() {
+    assert_eq!(too_many_rules(MAX_RULES), None);
+    let shown = too_many_rules(MAX_RULES + 1).unwrap().to_string();
+    assert_eq!(shown, "policies: there are 200001 rules, at most 200000 are accepted");
+}
+
+#[test]
+fn a_file_given_twice_is_refused() {
+    assert!(
+        refusal(&[source("p.yaml", ""), source("p.yaml", "")]).contains("p.yaml: the file is given twice")
+    );
 }

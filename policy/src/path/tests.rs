@@ -132,25 +132,7 @@ fn reference(target: &str) -> Option<String> {
     if !raw.starts_with('/') {
         return None;
     }
-    let mut bytes = Vec::new();
-    let letters: Vec<char> = raw.chars().collect();
-    let mut at = 0;
-    while at < letters.len() {
-        if letters[at] == '%' {
-            let pair: String = letters.get(at + 1..at + 3)?.iter().collect();
-            if !pair.chars().all(|digit| digit.is_ascii_hexdigit()) {
-                return None;
-            }
-            bytes.push((u8::from_str_radix(&pair, 16).ok()?, true));
-            at += 3;
-        } else {
-            if !letters[at].is_ascii() {
-                return None;
-            }
-            bytes.push((letters[at] as u8, false));
-            at += 1;
-        }
-    }
+    let bytes = unescaped(raw)?;
     let plain: Vec<u8> = bytes.iter().map(|(byte, _)| *byte).collect();
     let text = String::from_utf8(plain).ok()?;
     if text.chars().any(|letter| letter.is_control() || letter == '\\' || letter == ';') {
@@ -167,6 +149,36 @@ fn reference(target: &str) -> Option<String> {
         };
         out.push_str(&ok?);
     }
+    let out = without_dots(out)?;
+    let twice = (0..out.len()).any(|at| {
+        out[at..].starts_with("%25")
+            && out[at + 3..].chars().take(2).filter(char::is_ascii_hexdigit).count() == 2
+    });
+    (!twice).then_some(out)
+}
+
+/// Every byte, and whether it was escaped.
+fn unescaped(raw: &str) -> Option<Vec<(u8, bool)>> {
+    let letters: Vec<char> = raw.chars().collect();
+    let mut bytes = Vec::new();
+    let mut at = 0;
+    while at < letters.len() {
+        if letters[at] == '%' {
+            let pair: String = letters.get(at + 1..at + 3)?.iter().collect();
+            if !pair.chars().all(|digit| digit.is_ascii_hexdigit()) {
+                return None;
+            }
+            bytes.push((u8::from_str_radix(&pair, 16).ok()?, true));
+            at += 3;
+        } else {
+            bytes.push((u8::try_from(letters[at]).ok().filter(u8::is_ascii)?, false));
+            at += 1;
+        }
+    }
+    Some(bytes)
+}
+
+fn without_dots(mut out: String) -> Option<String> {
     while out.contains("//") {
         out = out.replace("//", "/");
     }
@@ -182,14 +194,9 @@ fn reference(target: &str) -> Option<String> {
             let parent = out[..out.len() - 3].rfind('/')?;
             out.truncate(parent + 1);
         } else {
-            break;
+            return Some(out);
         }
     }
-    let twice = (0..out.len()).any(|at| {
-        out[at..].starts_with("%25")
-            && out[at + 3..].chars().take(2).filter(char::is_ascii_hexdigit).count() == 2
-    });
-    (!twice).then_some(out)
 }
 
 fn targets() -> impl Strategy<Value = String> {

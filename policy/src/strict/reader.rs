@@ -58,7 +58,9 @@ impl<'s> Reader<'s> {
     /// Reads a mapping, whose keys are then taken one by one.
     pub fn map<'n>(&mut self, node: &'n Node) -> Option<Fields<'n>> {
         match &node.kind {
-            Kind::Map(entries) => Some(Fields { span: node.span, entries, asked: Vec::new() }),
+            Kind::Map(entries) => {
+                Some(Fields { span: node.span, entries, asked: Vec::new(), refused: Vec::new() })
+            }
             Kind::Scalar(_) | Kind::List(_) | Kind::Refused => self.mismatch(node, "a mapping"),
         }
     }
@@ -274,6 +276,7 @@ pub struct Fields<'n> {
     span: Span,
     entries: &'n [Entry],
     asked: Vec<&'static str>,
+    refused: Vec<&'static str>,
 }
 
 impl<'n> Fields<'n> {
@@ -294,12 +297,16 @@ impl<'n> Fields<'n> {
 
     /// Refuses a key that has a meaning elsewhere or in a later version, and says whether it was there.
     pub fn unsupported(&mut self, name: &'static str, read: &mut Reader<'_>) -> bool {
+        self.misplaced(name, "is not supported by this version", "remove it: it would not be enforced", read)
+    }
+
+    /// Refuses a key that has no place here, with the reason, and says whether it was there.
+    pub fn misplaced(&mut self, name: &'static str, why: &str, cure: &str, read: &mut Reader<'_>) -> bool {
         let Some(entry) = self.entries.iter().find(|entry| entry.key == name) else {
             return false;
         };
-        self.asked.push(name);
-        let message = format!("\"{name}\" is not supported by this version");
-        read.place(entry.span, message, Some("remove it: it would not be enforced".to_owned()));
+        self.refused.push(name);
+        read.place(entry.span, format!("\"{name}\" {why}"), Some(cure.to_owned()));
         true
     }
 
@@ -316,7 +323,8 @@ impl<'n> Fields<'n> {
 
     /// Ends the reading of the mapping: keys that were not asked for are problems.
     pub fn finish(self, read: &mut Reader<'_>) {
-        for entry in self.entries.iter().filter(|entry| !self.asked.contains(&entry.key.as_str())) {
+        let known = |key: &str| self.asked.contains(&key) || self.refused.contains(&key);
+        for entry in self.entries.iter().filter(|entry| !known(&entry.key)) {
             let cure = did_you_mean(&entry.key, self.asked.iter().copied())
                 .unwrap_or_else(|| format!("known keys: {}", self.asked.join(", ")));
             read.place(entry.span, format!("unknown key {}", quote(&entry.key)), Some(cure));
