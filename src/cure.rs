@@ -5,9 +5,7 @@ use std::io;
 
 /// The advice for an error, taken from the first cause that is known.
 pub(crate) fn of<'a>(causes: impl Iterator<Item = &'a (dyn Error + 'static)>) -> Option<&'static str> {
-    causes
-        .filter_map(|cause| cause.downcast_ref::<io::Error>())
-        .find_map(|cause| of_kind(cause.kind()))
+    causes.filter_map(|cause| cause.downcast_ref::<io::Error>()).find_map(|cause| of_kind(cause.kind()))
 }
 
 fn of_kind(kind: io::ErrorKind) -> Option<&'static str> {

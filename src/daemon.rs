@@ -8,7 +8,9 @@ use std::io::Read as _;
 
 use anyhow::Context as _;
 use rustix::fs::Mode;
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
+};
 use sd_notify::NotifyState;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -81,19 +83,10 @@ fn notify(state: &[NotifyState<'_>]) {
 
 fn confine(memory: Memory) -> std::io::Result<()> {
     umask(Mode::WGRP | Mode::RWXO);
-    let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
-    };
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
     setrlimit(Resource::Core, none)?;
     let files = getrlimit(Resource::Nofile);
-    setrlimit(
-        Resource::Nofile,
-        Rlimit {
-            current: files.maximum,
-            maximum: files.maximum,
-        },
-    )?;
+    setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })?;
     match memory {
         Memory::Private => set_dumpable_behavior(DumpableBehavior::NotDumpable)?,
         Memory::DangerReadable => {}
@@ -109,9 +102,7 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
 }
 
 /// Registers the signals at once and returns the task that waits for them.
-fn obey(
-    shutdown: CancellationToken,
-) -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+fn obey(shutdown: CancellationToken) -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -120,7 +111,9 @@ fn obey(
             let name = next(&mut terminate, &mut interrupt, &mut hangup).await;
             match name {
                 // It must not end the daemon; what is reloaded at once hears it itself.
-                "SIGHUP" => info!("reload asked for: policies and entry files are looked at again, other settings wait for a restart"),
+                "SIGHUP" => info!(
+                    "reload asked for: policies and entry files are looked at again, other settings wait for a restart"
+                ),
                 _ if shutdown.is_cancelled() => {
                     warn!(signal = name, "second signal, leaving without draining");
                     std::process::exit(i32::from(Exit::Failed.code()));
@@ -152,11 +145,7 @@ fn follow_stdin(shutdown: CancellationToken) -> std::io::Result<()> {
         shutdown.cancel();
     };
     // A thread of its own: a read that never returns would hold up the runtime's.
-    std::thread::Builder::new()
-        .name("stdin".to_owned())
-        .stack_size(STDIN_STACK)
-        .spawn(watch)
-        .map(drop)
+    std::thread::Builder::new().name("stdin".to_owned()).stack_size(STDIN_STACK).spawn(watch).map(drop)
 }
 
 /// More workers than this cost memory and bring a CA or an agent nothing.

@@ -35,10 +35,13 @@ pub(crate) fn run(args: Dev) -> Result<Exit, Failure> {
     let plan = Plan::new(home.dir().to_owned(), args.address, base_port);
     home.furnish(&plan).or_exit(Exit::Failed)?;
     let binary = Binary(std::env::current_exe().context("the path of this binary cannot be found")?);
-    tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?
-        .block_on(conduct(plan, binary, narrator, args.once, home.is_kept()))
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(conduct(
+        plan,
+        binary,
+        narrator,
+        args.once,
+        home.is_kept(),
+    ))
 }
 
 /// Takes the tour and ends every child, however it went.
@@ -79,7 +82,11 @@ async fn stay<W: std::io::Write>(tour: &mut Tour<W>, stop: &mut Stop) -> Result<
 struct Stop([tokio::signal::unix::Signal; 3]);
 
 fn stop() -> std::io::Result<Stop> {
-    Ok(Stop([signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?, signal(SignalKind::hangup())?]))
+    Ok(Stop([
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::hangup())?,
+    ]))
 }
 
 impl Stop {

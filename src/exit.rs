@@ -51,10 +51,7 @@ pub(crate) struct Failure {
 impl Failure {
     /// A failure with its code.
     pub(crate) fn new(exit: Exit, cause: impl Into<anyhow::Error>) -> Self {
-        Self {
-            exit,
-            cause: cause.into(),
-        }
+        Self { exit, cause: cause.into() }
     }
 
     /// A failure that is only a sentence.
@@ -135,15 +132,9 @@ mod tests {
 
     #[test]
     fn the_codes_are_those_of_the_manual() {
-        let codes = [
-            Exit::Done,
-            Exit::Failed,
-            Exit::Unacceptable,
-            Exit::Found,
-            Exit::Denied,
-            Exit::Unreachable,
-        ]
-        .map(Exit::code);
+        let codes =
+            [Exit::Done, Exit::Failed, Exit::Unacceptable, Exit::Found, Exit::Denied, Exit::Unreachable]
+                .map(Exit::code);
 
         assert_eq!(codes, [0, 1, 2, 3, 4, 5]);
     }

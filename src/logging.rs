@@ -12,7 +12,9 @@ use crate::exit::{Exit, Failure, OrExit as _};
 pub(crate) fn start(global: &Global, usual: &str) -> Result<(), Failure> {
     let wanted = global.log.as_deref().unwrap_or(usual);
     let filter = EnvFilter::try_new(wanted)
-        .map_err(|cause| anyhow::Error::new(cause).context(format!("log filter {wanted:?} is not understood")))
+        .map_err(|cause| {
+            anyhow::Error::new(cause).context(format!("log filter {wanted:?} is not understood"))
+        })
         .or_exit(Exit::Unacceptable)?;
     let lines = fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match global.log_format {
@@ -37,7 +39,8 @@ fn coloured(wish: Colour) -> bool {
         Colour::Always => true,
         Colour::Never => false,
         Colour::Auto => {
-            std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            std::io::stderr().is_terminal()
+                && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
         }
     }
 }

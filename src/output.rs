@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 
 use clap::ValueEnum;
-use comfy_table::{presets, ContentArrangement, Table};
+use comfy_table::{ContentArrangement, Table, presets};
 use serde::Serialize;
 
 /// How to print data.
@@ -149,10 +149,7 @@ mod tests {
 
     #[test]
     fn a_table_has_headings_and_columns() {
-        assert_eq!(
-            printed(|to| list(to, Format::Table, &pets())),
-            "NAME    LEGS\nRex     4\nTweety  2\n"
-        );
+        assert_eq!(printed(|to| list(to, Format::Table, &pets())), "NAME    LEGS\nRex     4\nTweety  2\n");
     }
 
     #[test]
@@ -175,10 +172,7 @@ mod tests {
 
     #[test]
     fn one_thing_stands_below_itself() {
-        assert_eq!(
-            printed(|to| one(to, Format::Table, &pets()[0])),
-            "NAME  Rex\nLEGS  4\n"
-        );
+        assert_eq!(printed(|to| one(to, Format::Table, &pets()[0])), "NAME  Rex\nLEGS  4\n");
     }
 
     #[test]

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::daemon::{Supervised, Threads};
 use super::Output;
+use super::daemon::{Supervised, Threads};
 
 /// Arguments of `agent`.
 #[derive(Debug, Args)]

@@ -23,7 +23,9 @@ pub(crate) enum AuditCommand {
     #[command(after_help = "Example:\n  vouchsafe audit tail -f /var/log/vouchsafe/audit.jsonl")]
     Tail(AuditTail),
     /// Find records, or count them by what they have in common
-    #[command(after_help = "Examples:\n  vouchsafe audit query --since 1h --group-by from,rule --top 20 audit.jsonl\n  vouchsafe audit query --denial 01JD9Z6Q4T8M0V2W7Y5N3K1R4S audit.jsonl")]
+    #[command(
+        after_help = "Examples:\n  vouchsafe audit query --since 1h --group-by from,rule --top 20 audit.jsonl\n  vouchsafe audit query --denial 01JD9Z6Q4T8M0V2W7Y5N3K1R4S audit.jsonl"
+    )]
     Query(AuditQuery),
 }
 

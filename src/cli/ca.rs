@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::Output;
 use super::daemon::{Supervised, Threads};
 use super::entry::Entry;
-use super::Output;
 use crate::output::BundleFormat;
 
 /// Arguments of `ca`.
@@ -102,7 +102,9 @@ pub(crate) enum TokenCommand {
     /// With --ca-address the output is one self-contained join string: the CA's address, the
     /// token and the hash of the CA's root. Give it to the agent in a file, on standard input
     /// or as a systemd credential, never on a command line.
-    #[command(after_help = "Example:\n  vouchsafe ca token create --node host-1 --ca-address ca.prod.example:8081 --out host-1.join")]
+    #[command(
+        after_help = "Example:\n  vouchsafe ca token create --node host-1 --ca-address ca.prod.example:8081 --out host-1.join"
+    )]
     Create(TokenCreate),
 }
 
@@ -156,10 +158,14 @@ pub(crate) enum CaAgentCommand {
     #[command(after_help = "Example:\n  vouchsafe ca agent list -o json")]
     List(AgentList),
     /// Refuse an agent for good: its identity is not renewed and it may not attest again
-    #[command(after_help = "Example:\n  vouchsafe ca agent ban spiffe://prod.example/spire/agent/join_token/1c1d...")]
+    #[command(
+        after_help = "Example:\n  vouchsafe ca agent ban spiffe://prod.example/spire/agent/join_token/1c1d..."
+    )]
     Ban(AgentNamed),
     /// Forget an agent: it has to be admitted again
-    #[command(after_help = "Example:\n  vouchsafe ca agent evict spiffe://prod.example/spire/agent/join_token/1c1d...")]
+    #[command(
+        after_help = "Example:\n  vouchsafe ca agent evict spiffe://prod.example/spire/agent/join_token/1c1d..."
+    )]
     Evict(AgentNamed),
 }
 

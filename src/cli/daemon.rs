@@ -19,6 +19,5 @@ pub(crate) struct Threads {
     pub(crate) threads: Option<u16>,
 }
 
-
 /// More workers than this are never wanted in one daemon.
 pub(crate) const MAX_THREADS: i64 = 256;

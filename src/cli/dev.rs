@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Output;
+use super::daemon::Supervised;
 
 /// Arguments of `dev`.
 #[derive(Debug, Args)]
@@ -39,4 +40,6 @@ pub(crate) struct DevService {
     /// Where it passes requests on to; without it, it answers them itself
     #[arg(long)]
     pub(crate) upstream: Option<SocketAddr>,
+    #[command(flatten)]
+    pub(crate) supervised: Supervised,
 }

@@ -57,10 +57,8 @@ mod tests {
 
     #[test]
     fn each_unit_is_read() {
-        let read: Vec<u64> = ["90s", "15m", "1h", "7d"]
-            .iter()
-            .map(|text| parse(text).unwrap().as_secs())
-            .collect();
+        let read: Vec<u64> =
+            ["90s", "15m", "1h", "7d"].iter().map(|text| parse(text).unwrap().as_secs()).collect();
 
         assert_eq!(read, [90, 900, 3_600, 604_800]);
     }
@@ -81,10 +79,8 @@ mod tests {
 
     #[test]
     fn the_two_largest_units_are_spelled() {
-        let spelled: Vec<String> = [5, 65, 3_700, 90_000]
-            .into_iter()
-            .map(|seconds| spell(Duration::from_secs(seconds)))
-            .collect();
+        let spelled: Vec<String> =
+            [5, 65, 3_700, 90_000].into_iter().map(|seconds| spell(Duration::from_secs(seconds))).collect();
 
         assert_eq!(spelled, ["5s", "1m5s", "1h1m", "1d1h"]);
     }

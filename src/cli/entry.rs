@@ -3,18 +3,20 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
 use ca::model::{EntryId, Selector};
+use clap::{Args, Subcommand};
 use identity::{SpiffeId, TrustDomain};
 
-use super::ca::Admin;
 use super::Output;
+use super::ca::Admin;
 
 /// What can be done with registration entries.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Entry {
     /// Give an identity to the processes that carry all these selectors
-    #[command(after_help = "Example:\n  vouchsafe ca entry create --id spiffe://prod.example/web \\\n      --node host-1 --selector unix:user:web")]
+    #[command(
+        after_help = "Example:\n  vouchsafe ca entry create --id spiffe://prod.example/web \\\n      --node host-1 --selector unix:user:web"
+    )]
     Create(EntryCreate),
     /// List entries
     #[command(after_help = "Example:\n  vouchsafe ca entry list --id spiffe://prod.example/web -o jsonl")]
@@ -23,7 +25,9 @@ pub(crate) enum Entry {
     #[command(after_help = "Example:\n  vouchsafe ca entry show 5a4f0a9e-93c4-4a3b-8f6e-0a2ce5c2d0a1")]
     Show(EntryShow),
     /// Change an entry; what is not named stays
-    #[command(after_help = "Example:\n  vouchsafe ca entry update 5a4f0a9e-93c4-4a3b-8f6e-0a2ce5c2d0a1 --x509-ttl 30m")]
+    #[command(
+        after_help = "Example:\n  vouchsafe ca entry update 5a4f0a9e-93c4-4a3b-8f6e-0a2ce5c2d0a1 --x509-ttl 30m"
+    )]
     Update(EntryUpdate),
     /// Withdraw entries
     #[command(after_help = "Example:\n  vouchsafe ca entry delete 5a4f0a9e-93c4-4a3b-8f6e-0a2ce5c2d0a1")]

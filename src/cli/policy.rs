@@ -29,7 +29,9 @@ pub(crate) enum PolicyCommand {
     /// Say whether a call would be allowed, by which rule, and what the nearest rules lacked
     ///
     /// Exits 0 when the call is allowed and 4 when it is denied.
-    #[command(after_help = "Example:\n  vouchsafe policy explain --policies policies/ --from spiffe://prod.example/web \\\n      --to spiffe://prod.example/api --port 8443 'GET /accounts/7'")]
+    #[command(
+        after_help = "Example:\n  vouchsafe policy explain --policies policies/ --from spiffe://prod.example/web \\\n      --to spiffe://prod.example/api --port 8443 'GET /accounts/7'"
+    )]
     Explain(PolicyExplain),
 }
 

@@ -26,7 +26,9 @@ pub(crate) enum SvidCommand {
     #[command(after_help = "Example:\n  vouchsafe svid fetch --out /etc/nginx/identity")]
     Fetch(SvidFetch),
     /// Fetch the identity and every renewal of it, until told to stop
-    #[command(after_help = "Example:\n  vouchsafe svid watch --out /etc/nginx/identity --signal HUP --pid-file /run/nginx.pid")]
+    #[command(
+        after_help = "Example:\n  vouchsafe svid watch --out /etc/nginx/identity --signal HUP --pid-file /run/nginx.pid"
+    )]
     Watch(SvidWatch),
 }
 

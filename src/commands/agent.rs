@@ -26,7 +26,9 @@ fn serve(args: &AgentRun) -> Result<Exit, Failure> {
         supervised: args.supervised,
     };
     carrier.carry(|shutdown| async move {
-        let ready = |ready: agent::Ready| daemon::ready(&format!("{} serves {}", ready.spiffe_id, ready.socket.display()));
+        let ready = |ready: agent::Ready| {
+            daemon::ready(&format!("{} serves {}", ready.spiffe_id, ready.socket.display()))
+        };
         agent::run(config, shutdown, ready).await.or_exit(Exit::Failed)
     })
 }
@@ -105,7 +107,13 @@ mod tests {
 
     #[test]
     fn a_socket_in_the_data_directory_moves_with_it() {
-        let args = AgentConfig { config: PathBuf::new(), trust_domain: None, ca: None, data_dir: Some("/data".into()), socket: None };
+        let args = AgentConfig {
+            config: PathBuf::new(),
+            trust_domain: None,
+            ca: None,
+            data_dir: Some("/data".into()),
+            socket: None,
+        };
 
         let config = over(config(), &args);
 
@@ -113,7 +121,8 @@ mod tests {
     }
 
     fn config() -> Config {
-        let text = "vouchsafe: agent/v1\ntrust_domain: prod.test\nca: \"ca.prod.test:8081\"\nsocket: /run/a.sock\n";
+        let text =
+            "vouchsafe: agent/v1\ntrust_domain: prod.test\nca: \"ca.prod.test:8081\"\nsocket: /run/a.sock\n";
         Config::parse(&Source::new("agent.yaml", text)).unwrap()
     }
 }

@@ -37,7 +37,10 @@ fn query(args: AuditQuery) -> Result<Exit, Failure> {
     if let Some(denial) = denial
         && entries.is_empty()
     {
-        return Err(Failure::because(Exit::Failed, format!("no record of the denial {denial} in these files")));
+        return Err(Failure::because(
+            Exit::Failed,
+            format!("no record of the denial {denial} in these files"),
+        ));
     }
     match (args.output.format, denial) {
         (Format::Table, Some(_)) => entries.iter().try_for_each(|entry| detail(&mut to, entry))?,
@@ -58,7 +61,11 @@ fn tail(args: AuditTail) -> Result<Exit, Failure> {
     let entries: Vec<Entry> = newest(matching(&args.files, filter.clone())?, args.lines).into();
     let mut to = output::stdout();
     print(&mut to, args.output.format, &entries)?;
-    if followers.is_empty() { Ok(Exit::Done) } else { follow(&mut to, args.output.format, &mut followers, &filter, &entries) }
+    if followers.is_empty() {
+        Ok(Exit::Done)
+    } else {
+        follow(&mut to, args.output.format, &mut followers, &filter, &entries)
+    }
 }
 
 /// Prints new records for ever; the process ends when its output or its terminal does.
@@ -177,7 +184,10 @@ fn detail(to: &mut impl Write, entry: &Entry) -> std::io::Result<()> {
         values.push(("rule", of(Field::Rule)));
     }
     for near in &ours.near_miss {
-        let text = format!("{} (line {}): {} is {}, the rule wants {}", near.rule, near.line, near.failed, near.found, near.wanted);
+        let text = format!(
+            "{} (line {}): {} is {}, the rule wants {}",
+            near.rule, near.line, near.failed, near.found, near.wanted
+        );
         values.push(("nearest", audit::shown(&text)));
     }
     if let Some(certificate) = certificate {
@@ -213,7 +223,9 @@ fn count(
             }
         }
         Format::Json => output::json(to, &Listed { schema: "vouchsafe/audit-group/v1", items: objects() })?,
-        Format::Jsonl => objects().iter().try_for_each(|object| writeln!(to, "{}", Value::from(object.clone())))?,
+        Format::Jsonl => {
+            objects().iter().try_for_each(|object| writeln!(to, "{}", Value::from(object.clone())))?
+        }
     }
     Ok(Exit::Done)
 }
@@ -224,8 +236,12 @@ fn cells(group: &Group) -> Vec<String> {
 }
 
 fn object(fields: &[Field], group: &Group) -> Map<String, Value> {
-    let values = fields.iter().zip(&group.values).map(|(field, value)| (field.to_string(), Value::from(value.clone())));
-    let sums = [("count", Value::from(group.count)), ("records", group.records.into()), ("last", group.last.into())];
+    let values = fields
+        .iter()
+        .zip(&group.values)
+        .map(|(field, value)| (field.to_string(), Value::from(value.clone())));
+    let sums =
+        [("count", Value::from(group.count)), ("records", group.records.into()), ("last", group.last.into())];
     values.chain(sums.map(|(name, sum)| (name.to_owned(), sum))).collect()
 }
 

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::{block_on, config, entry};
 use crate::cli::ca::{
-    Admin, AgentList, AgentNamed, BundleCommand, BundleShow, CaAgentCommand, CaCheck, CaCommand, CaConfig, CaRun,
-    TokenCommand, TokenCreate,
+    Admin, AgentList, AgentNamed, BundleCommand, BundleShow, CaAgentCommand, CaCheck, CaCommand, CaConfig,
+    CaRun, TokenCommand, TokenCreate,
 };
 use crate::daemon::{self, Carrier, Memory};
 use crate::exit::{Exit, Failure, OrExit as _};
@@ -109,7 +109,9 @@ async fn create_token(args: &TokenCreate) -> Result<Exit, Failure> {
     };
     let expires = output::unix_time(token.expires_at).unwrap_or_default();
     if let Some(mut out) = out {
-        out.write_all(secret.expose().as_bytes()).and_then(|()| out.write_all(b"\n")).and_then(|()| out.sync_all())?;
+        out.write_all(secret.expose().as_bytes())
+            .and_then(|()| out.write_all(b"\n"))
+            .and_then(|()| out.sync_all())?;
         writeln!(output::stderr(), "written, can be spent until {expires}")?;
         return Ok(Exit::Done);
     }
@@ -147,11 +149,16 @@ async fn show_bundle(args: &BundleShow) -> Result<Exit, Failure> {
         BundleFormat::Pem => write!(to, "{}", bundle.to_pem())?,
         BundleFormat::Jwks => writeln!(to, "{}", bundle.to_jwks())?,
         BundleFormat::Table => {
-            let sequence = bundle.sequence().map_or_else(|| "none".to_owned(), |sequence| sequence.to_string());
+            let sequence =
+                bundle.sequence().map_or_else(|| "none".to_owned(), |sequence| sequence.to_string());
             let hashes: Vec<String> =
                 bundle.x509_authorities().iter().map(|der| crypto::hex(&crypto::sha256(der))).collect();
             let names = ["trust domain", "sequence", "authorities (SHA-256)"];
-            output::fields(&mut to, &names, &[bundle.trust_domain().to_string(), sequence, hashes.join("\n")])?;
+            output::fields(
+                &mut to,
+                &names,
+                &[bundle.trust_domain().to_string(), sequence, hashes.join("\n")],
+            )?;
         }
     }
     Ok(Exit::Done)
@@ -187,7 +194,10 @@ async fn known(args: &AgentNamed) -> Result<Client, Failure> {
     if agents.iter().any(|agent| agent.id == args.id) {
         return Ok(client);
     }
-    Err(Failure::because(Exit::Failed, format!("the CA knows no agent {}: see `vouchsafe ca agent list`", args.id)))
+    Err(Failure::because(
+        Exit::Failed,
+        format!("the CA knows no agent {}: see `vouchsafe ca agent list`", args.id),
+    ))
 }
 
 fn done(args: &AgentNamed, what: &str) -> Result<Exit, Failure> {
@@ -243,7 +253,8 @@ impl AgentRow {
 
 impl Row for AgentRow {
     const SCHEMA: &'static str = "vouchsafe/agent/v1";
-    const HEADINGS: &'static [&'static str] = &["AGENT", "ATTESTED BY", "STANDING", "CERTIFICATE UNTIL", "VERSION"];
+    const HEADINGS: &'static [&'static str] =
+        &["AGENT", "ATTESTED BY", "STANDING", "CERTIFICATE UNTIL", "VERSION"];
     fn cells(&self) -> Vec<String> {
         let or_dash = |text: &str| if text.is_empty() { "-".to_owned() } else { audit::shown(text) };
         vec![

@@ -50,7 +50,9 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Problems> {
         let mut files = in_directory(path).map_err(|cause| unreadable(path, &cause))?;
         if files.is_empty() {
             let cure = "such a directory grants nothing: add *.yaml files, or name another".to_owned();
-            return Err(Problem::in_file(&path.display().to_string(), "holds no YAML file", Some(cure)).into());
+            return Err(
+                Problem::in_file(&path.display().to_string(), "holds no YAML file", Some(cure)).into()
+            );
         }
         files.sort();
         all.append(&mut files);

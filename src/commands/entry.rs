@@ -33,8 +33,9 @@ pub(crate) fn run(entry: Entry) -> Result<Exit, Failure> {
 
 /// The identity that stands for the agent of a node.
 pub(super) fn node(bundle: &TrustBundle, name: &str) -> Result<SpiffeId, Failure> {
-    entries::node_alias(bundle.trust_domain(), name)
-        .ok_or_else(|| Failure::because(Exit::Unacceptable, format!("{name:?} cannot be part of a SPIFFE ID")))
+    entries::node_alias(bundle.trust_domain(), name).ok_or_else(|| {
+        Failure::because(Exit::Unacceptable, format!("{name:?} cannot be part of a SPIFFE ID"))
+    })
 }
 
 async fn create(args: EntryCreate) -> Result<Exit, Failure> {
@@ -115,12 +116,18 @@ async fn delete(args: &EntryDelete) -> Result<Exit, Failure> {
         find(&client, id).await?;
     }
     if !args.dry_run {
-        for (id, outcome) in args.entries.iter().zip(client.delete_entries(&args.entries).await.map_err(failure)?) {
+        for (id, outcome) in
+            args.entries.iter().zip(client.delete_entries(&args.entries).await.map_err(failure)?)
+        {
             settled(id.as_str(), &outcome)?;
         }
     }
     let would = if args.dry_run { "would be deleted" } else { "deleted" };
-    writeln!(output::stderr(), "{} {would}", args.entries.iter().map(EntryId::as_str).collect::<Vec<_>>().join(", "))?;
+    writeln!(
+        output::stderr(),
+        "{} {would}",
+        args.entries.iter().map(EntryId::as_str).collect::<Vec<_>>().join(", ")
+    )?;
     Ok(Exit::Done)
 }
 
@@ -151,10 +158,13 @@ async fn carry_out(client: &Client, plan: &Plan) -> Result<(), Failure> {
     for (id, outcome) in plan.delete.iter().zip(client.delete_entries(&plan.delete).await.map_err(failure)?) {
         settled(id.as_str(), &outcome)?;
     }
-    for ((id, _), outcome) in plan.update.iter().zip(client.update_entries(&plan.update).await.map_err(failure)?) {
+    for ((id, _), outcome) in
+        plan.update.iter().zip(client.update_entries(&plan.update).await.map_err(failure)?)
+    {
         settled(id.as_str(), &outcome)?;
     }
-    for (spec, outcome) in plan.create.iter().zip(client.create_entries(&plan.create).await.map_err(failure)?) {
+    for (spec, outcome) in plan.create.iter().zip(client.create_entries(&plan.create).await.map_err(failure)?)
+    {
         settled(spec.spiffe_id.as_str(), &outcome)?;
     }
     Ok(())
@@ -163,13 +173,16 @@ async fn carry_out(client: &Client, plan: &Plan) -> Result<(), Failure> {
 fn changes(plan: &Plan, present: &[Registered]) -> Vec<ChangeRow> {
     let find = |id: &EntryId| present.iter().find(|entry| entry.id == *id);
     let deleted = plan.delete.iter().filter_map(find).map(ChangeRow::delete);
-    let updated = plan.update.iter().filter_map(|(id, spec)| find(id).map(|old| ChangeRow::update(old, spec)));
+    let updated =
+        plan.update.iter().filter_map(|(id, spec)| find(id).map(|old| ChangeRow::update(old, spec)));
     deleted.chain(updated).chain(plan.create.iter().map(ChangeRow::create)).collect()
 }
 
 async fn find(client: &Client, id: &EntryId) -> Result<Registered, Failure> {
     client.entry(id).await.map_err(|cause| match cause.is_not_found() {
-        true => Failure::because(Exit::Failed, format!("there is no entry {id}: see `vouchsafe ca entry list`")),
+        true => {
+            Failure::because(Exit::Failed, format!("there is no entry {id}: see `vouchsafe ca entry list`"))
+        }
         false => failure(cause),
     })
 }

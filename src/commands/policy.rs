@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use identity::{ParseIdError, SpiffeId};
 use policy::strict::{Problems, Source};
 use policy::{
-    CanonicalHost, CanonicalPath, Connection, Decision, Explanation, Outcome, PeerIdentity, PolicySet, Request,
-    Traffic, TriedCase,
+    CanonicalHost, CanonicalPath, Connection, Decision, Explanation, Outcome, PeerIdentity, PolicySet,
+    Request, Traffic, TriedCase,
 };
 use serde::Serialize;
 
@@ -110,7 +110,11 @@ fn explain(args: &PolicyExplain) -> Result<Exit, Failure> {
         Format::Json => output::json(&mut to, &Explained { schema: EXPLANATION, explanation: &explanation })?,
         Format::Jsonl => {
             let explained = Explained { schema: EXPLANATION, explanation: &explanation };
-            writeln!(to, "{}", serde_json::to_string(&explained).context("the explanation cannot be printed")?)?;
+            writeln!(
+                to,
+                "{}",
+                serde_json::to_string(&explained).context("the explanation cannot be printed")?
+            )?;
         }
     }
     match explanation.decision {
@@ -228,7 +232,11 @@ impl Row for CaseRow {
             Outcome::Passed => "passed".to_owned(),
             Outcome::Failed { message, .. } => audit::shown(message),
         };
-        vec![outcome, audit::shown(&self.0.description), format!("{}:{}", audit::shown(&self.0.file), self.0.line)]
+        vec![
+            outcome,
+            audit::shown(&self.0.description),
+            format!("{}:{}", audit::shown(&self.0.file), self.0.line),
+        ]
     }
 }
 

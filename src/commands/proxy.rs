@@ -27,8 +27,12 @@ fn serve(args: &ProxyRun) -> Result<Exit, Failure> {
     };
     carrier.carry(|shutdown| async move {
         let ready = |ready: proxy::Ready| {
-            let listeners: Vec<String> =
-                ready.inbound.iter().chain(&ready.outbound).map(|(name, address)| format!("{name} {address}")).collect();
+            let listeners: Vec<String> = ready
+                .inbound
+                .iter()
+                .chain(&ready.outbound)
+                .map(|(name, address)| format!("{name} {address}"))
+                .collect();
             daemon::ready(&format!("listening: {}", listeners.join(", ")));
         };
         proxy::run(config, shutdown, ready).await.or_exit(Exit::Failed)
@@ -94,7 +98,8 @@ mod tests {
         let text = "vouchsafe: proxy/v1\nidentity: spiffe://prod.test/api\npolicies: /etc/a\n\
             source:\n  workload_api: unix:///run/a.sock\naudit:\n  file: /tmp/audit.jsonl\n\
             inbound:\n  - {name: api, listen: \"127.0.0.1:1\", protocol: http, application: \"127.0.0.1:2\"}\n";
-        let config = Config::parse(&Source::new("proxy.yaml", text)).unwrap_or_else(|problems| panic!("{problems}"));
+        let config =
+            Config::parse(&Source::new("proxy.yaml", text)).unwrap_or_else(|problems| panic!("{problems}"));
         let args = ProxyConfig { config: PathBuf::new(), identity: Some(web.clone()), policies: None };
 
         let config = over(config, &args);

@@ -59,7 +59,9 @@ async fn watch(args: SvidWatch) -> Result<Exit, Failure> {
     let mut held = Held::Nothing;
     loop {
         let cause = match open(&args.identity).await {
-            Ok(mut updates) => follow(&args.identity, args.output.format, &notice, &mut updates, &mut held).await?,
+            Ok(mut updates) => {
+                follow(&args.identity, args.output.format, &notice, &mut updates, &mut held).await?
+            }
             Err(cause) => cause,
         };
         if cause.withdraws() {
@@ -98,7 +100,9 @@ async fn follow(
                 notice.give().await;
             }
             // A full disk may be mended; the files that are there stay whole.
-            Err(cause) if !cause.is_closed_output() => error!(cause = cause.describe(), "identity cannot be delivered"),
+            Err(cause) if !cause.is_closed_output() => {
+                error!(cause = cause.describe(), "identity cannot be delivered")
+            }
             Err(cause) => return Err(cause),
         }
     }

@@ -49,7 +49,9 @@ fn failure(cause: WhoAmIError) -> Failure {
         }
         WhoAmIError::Denied { .. } => Exit::Denied,
         WhoAmIError::Pid { .. } => Exit::Unacceptable,
-        WhoAmIError::NoProcess { .. } | WhoAmIError::OtherAgent { .. } | WhoAmIError::Status(_) => Exit::Failed,
+        WhoAmIError::NoProcess { .. } | WhoAmIError::OtherAgent { .. } | WhoAmIError::Status(_) => {
+            Exit::Failed
+        }
     };
     Failure::new(exit, cause)
 }
@@ -93,7 +95,8 @@ fn fix(seen: &WhoAmI) -> Option<String> {
     }
     let find = |prefix: &str| seen.selectors.iter().find(|selector| selector.starts_with(prefix));
     let path = find("unix:path:");
-    let telling: Vec<&String> = [path, find("unix:user:").or_else(|| find("unix:uid:"))].into_iter().flatten().collect();
+    let telling: Vec<&String> =
+        [path, find("unix:user:").or_else(|| find("unix:uid:"))].into_iter().flatten().collect();
     if telling.is_empty() {
         return None;
     }
@@ -184,14 +187,23 @@ mod tests {
         let seen = WhoAmI { matches: vec![entry], ..seen() };
 
         assert_eq!(fix(&seen), None);
-        assert!(printed(&seen).contains("spiffe://prod.test/web  e1     unix:user:www  being issued"), "{}", printed(&seen));
+        assert!(
+            printed(&seen).contains("spiffe://prod.test/web  e1     unix:user:www  being issued"),
+            "{}",
+            printed(&seen)
+        );
     }
 
     #[test]
     fn people_read_what_is_seen_what_is_missing_and_what_to_do() {
         let text = printed(&WhoAmI { near_misses: vec![near()], ..seen() });
 
-        for wanted in ["process    42", "unix:user:www", "spiffe://prod.test/web  e1     unix:gid:7", "vouchsafe ca entry create"] {
+        for wanted in [
+            "process    42",
+            "unix:user:www",
+            "spiffe://prod.test/web  e1     unix:gid:7",
+            "vouchsafe ca entry create",
+        ] {
             assert!(text.contains(wanted), "{wanted} in\n{text}");
         }
     }

@@ -34,9 +34,7 @@ pub(crate) fn request(method: &str, to: SocketAddr, path: &str) -> anyhow::Resul
 }
 
 async fn exchange(to: SocketAddr, request: Request<Empty<Bytes>>) -> anyhow::Result<Response<Bytes>> {
-    let stream = TcpStream::connect(to)
-        .await
-        .with_context(|| format!("cannot connect to {to}"))?;
+    let stream = TcpStream::connect(to).await.with_context(|| format!("cannot connect to {to}"))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let answer = async {
         let (head, body) = sender.send_request(request).await?.into_parts();

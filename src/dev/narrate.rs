@@ -38,11 +38,7 @@ pub(crate) struct Fact {
 impl Step {
     /// A step that is only its sentence.
     pub(crate) fn new(name: &'static str, title: impl Into<String>) -> Self {
-        Self {
-            name,
-            title: title.into(),
-            ..Self::default()
-        }
+        Self { name, title: title.into(), ..Self::default() }
     }
 
     /// The step with a command.
@@ -53,10 +49,7 @@ impl Step {
 
     /// The step with a fact.
     pub(crate) fn fact(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.facts.push(Fact {
-            name: name.into(),
-            value: value.into(),
-        });
+        self.facts.push(Fact { name: name.into(), value: value.into() });
         self
     }
 
@@ -78,12 +71,7 @@ pub(crate) struct Narrator<W> {
 impl<W: Write> Narrator<W> {
     /// A narrator whose clock starts at `began`.
     pub(crate) fn new(to: W, format: Format, began: Instant) -> Self {
-        Self {
-            to,
-            format,
-            began,
-            number: 0,
-        }
+        Self { to, format, began, number: 0 }
     }
 
     /// How long the tour has taken.
@@ -122,13 +110,7 @@ impl<W: Write> Narrator<W> {
 
     fn write(&mut self, step: &Step) -> io::Result<()> {
         let elapsed = format!("{} ms", self.began.elapsed().as_millis());
-        writeln!(
-            self.to,
-            "{:>2}  {}  {}",
-            self.number.bold(),
-            step.title.bold(),
-            elapsed.dimmed()
-        )?;
+        writeln!(self.to, "{:>2}  {}  {}", self.number.bold(), step.title.bold(), elapsed.dimmed())?;
         for command in &step.commands {
             writeln!(self.to, "    {} {}", "$".dimmed(), command.cyan())?;
         }
@@ -162,12 +144,7 @@ pub(crate) fn difference(old: &str, new: &str) -> Vec<String> {
     let around = |line: Option<&&str>| line.map(|line| format!(" {line}"));
     let before = around(head.checked_sub(1).and_then(|at| old.get(at)));
     let after = around(old.get(old.len() - tail));
-    before
-        .into_iter()
-        .chain(middle(&old, '-'))
-        .chain(middle(&new, '+'))
-        .chain(after)
-        .collect()
+    before.into_iter().chain(middle(&old, '-')).chain(middle(&new, '+')).chain(after).collect()
 }
 
 #[derive(Serialize)]
@@ -200,7 +177,8 @@ mod tests {
     fn programs_read_one_object_a_line() {
         let text = told(Format::Json);
 
-        let lines: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<serde_json::Value> =
+            text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(lines.len(), 2);
         assert_eq!(lines[0]["schema"], SCHEMA);
         assert_eq!(lines[0]["name"], "ca");

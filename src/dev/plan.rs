@@ -50,11 +50,7 @@ pub(crate) struct Invocation {
 impl Plan {
     /// A plan for a directory, a loopback address and seven ports.
     pub(crate) fn new(dir: PathBuf, address: IpAddr, base_port: u16) -> Self {
-        Self {
-            dir,
-            address,
-            base_port,
-        }
+        Self { dir, address, base_port }
     }
 
     /// The directory that holds everything.
@@ -74,9 +70,7 @@ impl Plan {
 
     /// The directories to make, outer ones first.
     pub(crate) fn directories(&self) -> Vec<PathBuf> {
-        ["bin", "run", "log", "audit", POLICIES, "ca", "agent"]
-            .map(|name| self.path(name))
-            .to_vec()
+        ["bin", "run", "log", "audit", POLICIES, "ca", "agent"].map(|name| self.path(name)).to_vec()
     }
 
     /// The configuration files: name and text.
@@ -251,10 +245,7 @@ impl Plan {
     }
 
     fn copy<const N: usize>(&self, name: &str, arguments: [&str; N]) -> Invocation {
-        Invocation {
-            program: Some(self.path(&format!("bin/{name}"))),
-            ..Invocation::own(arguments)
-        }
+        Invocation { program: Some(self.path(&format!("bin/{name}"))), ..Invocation::own(arguments) }
     }
 }
 
@@ -270,10 +261,7 @@ pub(crate) enum Stage {
 impl Invocation {
     /// A command of the binary itself.
     fn own<const N: usize>(arguments: [&str; N]) -> Self {
-        Self {
-            program: None,
-            arguments: arguments.map(str::to_owned).to_vec(),
-        }
+        Self { program: None, arguments: arguments.map(str::to_owned).to_vec() }
     }
 
     /// The command with more arguments.

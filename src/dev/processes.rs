@@ -29,21 +29,13 @@ pub(crate) enum ProcessError {
     },
     /// It ended by itself.
     #[error("{name} ended with {status}; its last words:\n{words}")]
-    Ended {
-        name: String,
-        status: ExitStatus,
-        words: String,
-    },
+    Ended { name: String, status: ExitStatus, words: String },
     /// It did not say that it was ready.
     #[error("{name} was not ready within {} s; its last words:\n{words}", READY_DEADLINE.as_secs())]
     Late { name: String, words: String },
     /// A command failed.
     #[error("`{command}` ended with {status}:\n{words}")]
-    Command {
-        command: String,
-        status: ExitStatus,
-        words: String,
-    },
+    Command { command: String, status: ExitStatus, words: String },
     /// A command did not end.
     #[error("`{command}` did not end within {} s", COMMAND_DEADLINE.as_secs())]
     Endless { command: String },
@@ -87,11 +79,7 @@ pub(crate) struct Printed {
 impl Processes {
     /// No children yet; their sockets and logs go below `dir`.
     pub(crate) fn new(dir: &Path, binary: Binary) -> Self {
-        Self {
-            dir: dir.to_owned(),
-            binary,
-            running: Vec::new(),
-        }
+        Self { dir: dir.to_owned(), binary, running: Vec::new() }
     }
 
     /// Starts a daemon that stops with our end of its standard input.
@@ -113,6 +101,7 @@ impl Processes {
         let lines = File::options().create(true).append(true).mode(0o600).open(&log)?;
         let mut child = Command::new(program)
             .args(arguments)
+            .arg(SUPERVISED)
             .env("NOTIFY_SOCKET", &socket)
             .env("NO_COLOR", "1")
             .stdin(Stdio::piped())
@@ -122,13 +111,7 @@ impl Processes {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
-        Ok(Running {
-            name: name.to_owned(),
-            stdin: child.stdin.take(),
-            child,
-            announcements,
-            log,
-        })
+        Ok(Running { name: name.to_owned(), stdin: child.stdin.take(), child, announcements, log })
     }
 
     /// Waits until each of the named children says that it is ready.
@@ -213,15 +196,10 @@ impl Running {
 
     fn ended(&self, ended: io::Result<ExitStatus>) -> ProcessError {
         match ended {
-            Ok(status) => ProcessError::Ended {
-                name: self.name.clone(),
-                status,
-                words: last_words(&self.log),
-            },
-            Err(cause) => ProcessError::Watch {
-                name: self.name.clone(),
-                cause,
-            },
+            Ok(status) => {
+                ProcessError::Ended { name: self.name.clone(), status, words: last_words(&self.log) }
+            }
+            Err(cause) => ProcessError::Watch { name: self.name.clone(), cause },
         }
     }
 }
@@ -245,6 +223,9 @@ fn last_words(log: &Path) -> String {
     let last: Vec<String> = lines.iter().skip(from).map(|line| format!("    {line}")).collect();
     last.join("\n")
 }
+
+/// Has a child stop when its standard input ends.
+const SUPERVISED: &str = "--exit-with-stdin";
 
 /// A daemon that needs longer on loopback has failed.
 const READY_DEADLINE: Duration = Duration::from_secs(20);

@@ -20,18 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info};
 
 use super::http as client;
-use crate::cli::daemon::Supervised;
 use crate::cli::dev::DevService;
 use crate::daemon::{self, Carrier, Memory};
 use crate::exit::{Exit, Failure};
 
-/// Runs a service until standard input ends or a signal comes.
+/// Runs a service until it is told to stop.
 pub(crate) fn run(service: DevService) -> Result<Exit, Failure> {
-    let carrier = Carrier {
-        workers: 0,
-        memory: Memory::Private,
-        supervised: Supervised { exit_with_stdin: true },
-    };
+    let carrier = Carrier { workers: 0, memory: Memory::Private, supervised: service.supervised };
     carrier.carry(|shutdown| async move { Ok(serve(service, shutdown).await?) })
 }
 
@@ -68,7 +63,11 @@ async fn converse(stream: TcpStream, name: String, upstream: Option<SocketAddr>)
     }
 }
 
-async fn respond(name: &str, upstream: Option<SocketAddr>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn respond(
+    name: &str,
+    upstream: Option<SocketAddr>,
+    request: &Request<Incoming>,
+) -> Response<Full<Bytes>> {
     let answer = match upstream {
         Some(upstream) => pass_on(upstream, request).await,
         None => tell(name, request),
@@ -142,9 +141,7 @@ mod tests {
         let api = start("api", None).await;
 
         let mut request = client::request("GET", api, "/accounts/7").unwrap();
-        request
-            .headers_mut()
-            .insert(CALLER, "URI=spiffe://dev.local/web".parse().unwrap());
+        request.headers_mut().insert(CALLER, "URI=spiffe://dev.local/web".parse().unwrap());
         let answer = client::send(api, request).await.unwrap();
 
         assert_eq!(answer.status(), 200);

@@ -45,8 +45,7 @@ impl<W: Write> Tour<W> {
 
     /// Tells why the tour ended early, and makes it the reason for the exit code.
     pub(crate) fn fail(&mut self, cause: anyhow::Error) -> Result<Exit, Failure> {
-        self.narrator
-            .tell(&Step::new("failed", "This step did not hold").text(&describe(cause.as_ref())))?;
+        self.narrator.tell(&Step::new("failed", "This step did not hold").text(&describe(cause.as_ref())))?;
         Err(cause.context("the tour did not hold what it promises").into())
     }
 
@@ -69,7 +68,8 @@ impl<W: Write> Tour<W> {
         std::thread::scope(|scope| {
             let web = scope.spawn(|| copy("web"));
             copy("api")?;
-            web.join().map_err(|_| anyhow::anyhow!("the binary could not be copied"))?
+            web.join()
+                .map_err(|_| anyhow::anyhow!("the binary could not be copied"))?
                 .context("the binary could not be copied")
         })
     }
@@ -77,14 +77,22 @@ impl<W: Write> Tour<W> {
     async fn admit_agent(&mut self) -> anyhow::Result<()> {
         let token = self.plan.create_token();
         self.binary.run(&token).await?;
-        let step = Step::new("join_string", "A join string admits one agent, once: the CA's address, a token, the hash of its root")
-            .command(token.shown());
+        let step = Step::new(
+            "join_string",
+            "A join string admits one agent, once: the CA's address, a token, the hash of its root",
+        )
+        .command(token.shown());
         self.tell(step)?;
-        let (agent, api, web) = (self.plan.run_agent(), self.plan.create_entry("api"), self.plan.create_entry("web"));
+        let (agent, api, web) =
+            (self.plan.run_agent(), self.plan.create_entry("api"), self.plan.create_entry("web"));
         self.processes.start("agent", &agent)?;
         self.processes.start("api", &self.plan.run_api())?;
         self.processes.start("web", &self.plan.run_web())?;
-        try_join!(self.processes.ready(&["agent", "api", "web"]), self.binary.run(&api), self.binary.run(&web))?;
+        try_join!(
+            self.processes.ready(&["agent", "api", "web"]),
+            self.binary.run(&api),
+            self.binary.run(&web)
+        )?;
         let step = Step::new("agent", "The agent runs: it has spent the token and proved itself to the CA")
             .command(agent.shown())
             .fact("Workload API", self.plan.workload_api());
@@ -109,7 +117,10 @@ impl<W: Write> Tour<W> {
             .command(self.plan.run_web().shown())
             .command(web.shown())
             .fact("web", self.plan.at(Port::Web).to_string())
-            .fact("api", format!("{}, from outside {}", self.plan.at(Port::Api), self.plan.at(Port::ApiInbound)));
+            .fact(
+                "api",
+                format!("{}, from outside {}", self.plan.at(Port::Api), self.plan.at(Port::ApiInbound)),
+            );
         self.tell(step)
     }
 
@@ -123,16 +134,18 @@ impl<W: Write> Tour<W> {
         let json = |command: &Invocation| command.clone().and(["-o", "json"]);
         let (api_command, web_command) = (json(&api), json(&web));
         let (api_svid, web_svid) = try_join!(self.binary.run(&api_command), self.binary.run(&web_command))?;
-        let mut step = Step::new("identities", "Each workload has an identity of its own, proved by its executable")
-            .command(web.shown())
-            .command(api.shown());
+        let mut step =
+            Step::new("identities", "Each workload has an identity of its own, proved by its executable")
+                .command(web.shown())
+                .command(api.shown());
         for (name, printed) in [("web", web_svid), ("api", api_svid)] {
             let printed: Value = serde_json::from_str(&printed.text).context("the identity is not JSON")?;
-            let svid = &printed["items"][0];
             let id = plan::workload(name)?;
-            ensure!(svid["id"] == id.as_str(), "{name} got {} and not {id}", svid["id"]);
-            let field = |field: &str| svid[field].as_str().unwrap_or("unknown").to_owned();
-            let rest = format!("serial {}, until {}", field("serial"), field("not_after"));
+            let got = field(&printed, "/items/0/id").unwrap_or("none");
+            ensure!(got == id.as_str(), "{name} got {got} and not {id}");
+            let serial = field(&printed, "/items/0/serial").context("the identity has no serial number")?;
+            let until = field(&printed, "/items/0/not_after").context("the identity has no end")?;
+            let rest = format!("serial {serial}, until {until}");
             step = step.fact(id.as_str(), rest);
         }
         self.tell(step)
@@ -143,27 +156,37 @@ impl<W: Write> Tour<W> {
         let body = text(&answer);
         ensure!(answer.status() == StatusCode::OK, "the call was answered {}: {body}", answer.status());
         let told: Value = serde_json::from_str(&body).context("the answer of api is not JSON")?;
-        let caller = told["x-forwarded-client-cert"].as_str().unwrap_or_default();
+        let caller = field(&told, "/x-forwarded-client-cert").unwrap_or_default();
         let web = workload("web")?;
         ensure!(caller.contains(web.as_str()), "api was told the caller is {caller:?} and not {web}");
-        let step = Step::new("allowed", "web reads an account from api: mutual TLS between the sidecars, and a rule allows it")
-            .command(self.curl("/accounts/7"))
-            .fact("answer", answer.status().to_string())
-            .fact("api saw", format!("x-forwarded-client-cert: {caller}"))
-            .text(&body);
+        let step = Step::new(
+            "allowed",
+            "web reads an account from api: mutual TLS between the sidecars, and a rule allows it",
+        )
+        .command(self.curl("/accounts/7"))
+        .fact("answer", answer.status().to_string())
+        .fact("api saw", format!("x-forwarded-client-cert: {caller}"))
+        .text(&body);
         self.tell(step)
     }
 
     async fn call_denied(&mut self) -> anyhow::Result<String> {
         let answer = self.call("/reports/q3").await?;
         let body = text(&answer);
-        ensure!(answer.status() == StatusCode::FORBIDDEN, "the call was answered {}: {body}", answer.status());
-        let denial = denial(&answer).with_context(|| format!("the refusal carries no denial id: {body}"))?;
-        let step = Step::new("denied", "web asks api for a report: no rule allows it, and the caller learns only an id")
-            .command(self.curl("/reports/q3"))
-            .fact("answer", answer.status().to_string())
-            .fact("denial", denial.clone())
-            .text(&body);
+        ensure!(
+            answer.status() == StatusCode::FORBIDDEN,
+            "the call was answered {}: {body}",
+            answer.status()
+        );
+        let denial = denial(&body)?;
+        let step = Step::new(
+            "denied",
+            "web asks api for a report: no rule allows it, and the caller learns only an id",
+        )
+        .command(self.curl("/reports/q3"))
+        .fact("answer", answer.status().to_string())
+        .fact("denial", denial.clone())
+        .text(&body);
         self.tell(step)?;
         Ok(denial)
     }
@@ -177,13 +200,14 @@ impl<W: Write> Tour<W> {
                 serde_json::from_str::<Value>(printed.text.lines().next()?).ok()
             })
             .await?;
-        let reason = record["status_detail"].as_str().context("the record gives no reason")?;
-        let from = record["src_endpoint"]["uid"].as_str().context("the record does not say who called")?;
+        let reason = field(&record, "/status_detail").context("the record gives no reason")?;
+        let from = field(&record, "/src_endpoint/uid").context("the record does not say who called")?;
         ensure!(from == workload("web")?.as_str(), "the record says that {from} called");
+        let told = self.binary.run(&query).await?;
         let step = Step::new("record", "The refusal is on record: who, whom, what and why")
             .command(query.shown())
             .fact("reason", reason)
-            .text(&serde_json::to_string_pretty(&record)?);
+            .text(&told.text);
         self.tell(step)
     }
 
@@ -191,7 +215,11 @@ impl<W: Write> Tour<W> {
         let command = self.plan.explain();
         let printed = self.binary.run(&command).await?;
         let denied = i32::from(Exit::Denied.code());
-        ensure!(printed.status.code() == Some(denied), "the policy files do not explain it:\n{}", printed.text);
+        ensure!(
+            printed.status.code() == Some(denied),
+            "the policy files do not explain it:\n{}",
+            printed.text
+        );
         let step = Step::new("explained", "What decided, and the nearest rule that could have allowed it")
             .command(command.shown())
             .text(&printed.text);
@@ -199,7 +227,8 @@ impl<W: Write> Tour<W> {
     }
 
     async fn edit_policy(&mut self) -> anyhow::Result<()> {
-        let (before, after) = (self.plan.policy(Stage::ReadAccounts), self.plan.policy(Stage::ReadReportsToo));
+        let (before, after) =
+            (self.plan.policy(Stage::ReadAccounts), self.plan.policy(Stage::ReadReportsToo));
         identity::durable::write(&self.plan.path(POLICY), 0o600, after.as_bytes())?;
         let step = Step::new("edited", "The policy file gets one more rule")
             .fact("file", self.plan.path(POLICY).display().to_string());
@@ -207,14 +236,18 @@ impl<W: Write> Tour<W> {
         let wanted = generation(&after)?;
         let since = Instant::now();
         self.until("sidecar to load the policy", || self.has_generation(&wanted)).await?;
-        let step = Step::new("reloaded", format!("The sidecar of api has loaded it after {} ms", since.elapsed().as_millis()))
-            .fact("generation", wanted);
+        let step = Step::new(
+            "reloaded",
+            format!("The sidecar of api has loaded it after {} ms", since.elapsed().as_millis()),
+        )
+        .fact("generation", wanted);
         self.tell(step)
     }
 
     async fn has_generation(&self, wanted: &str) -> Option<()> {
-        let answer = client::get(self.plan.at(Port::ApiAdmin), "/config").await.ok()?;
-        text(&answer).contains(wanted).then_some(())
+        let answer = client::get(self.plan.at(Port::ApiAdmin), "/readyz").await.ok()?;
+        let told: Value = serde_json::from_slice(answer.body()).ok()?;
+        (field(&told, "/policy_generation") == Some(wanted)).then_some(())
     }
 
     async fn call_again(&mut self) -> anyhow::Result<()> {
@@ -238,7 +271,10 @@ impl<W: Write> Tour<W> {
             .fact("files", format!("{} ({files})", plan.dir().display()))
             .fact("policies", plan.path(POLICIES).display().to_string());
         if let Some(dir) = self.binary.0.parent() {
-            step = step.command(format!("export PATH={}:$PATH", crate::commands::shell::quote(&dir.display().to_string())));
+            step = step.command(format!(
+                "export PATH={}:$PATH",
+                crate::commands::shell::quote(&dir.display().to_string())
+            ));
         }
         let step = step
             .command(format!("export SPIFFE_ENDPOINT_SOCKET={}", plan.workload_api()))
@@ -264,7 +300,11 @@ impl<W: Write> Tour<W> {
     }
 
     /// Asks again and again until there is an answer or the deadline has passed.
-    async fn until<T, F: Future<Output = Option<T>>>(&self, what: &str, ask: impl Fn() -> F) -> anyhow::Result<T> {
+    async fn until<T, F: Future<Output = Option<T>>>(
+        &self,
+        what: &str,
+        ask: impl Fn() -> F,
+    ) -> anyhow::Result<T> {
         let deadline = Instant::now() + PATIENCE;
         while Instant::now() < deadline {
             if let Some(answer) = ask().await {
@@ -280,10 +320,18 @@ fn text(answer: &Response<Bytes>) -> String {
     String::from_utf8_lossy(answer.body()).into_owned()
 }
 
+/// A text in a document, by its JSON pointer.
+fn field<'a>(document: &'a Value, pointer: &str) -> Option<&'a str> {
+    document.pointer(pointer).and_then(Value::as_str)
+}
+
 /// The id that the caller of a refused request is given.
-fn denial(answer: &Response<Bytes>) -> Option<String> {
-    let header = answer.headers().get(DENIAL_ID)?;
-    header.to_str().ok().map(str::to_owned)
+fn denial(body: &str) -> anyhow::Result<String> {
+    let told: Value =
+        serde_json::from_str(body).with_context(|| format!("the refusal is not JSON: {body}"))?;
+    let id =
+        field(&told, "/denial_id").with_context(|| format!("the refusal carries no denial id: {body}"))?;
+    Ok(id.to_owned())
 }
 
 /// The generation that a sidecar shows once it has loaded exactly this policy file.
@@ -293,9 +341,6 @@ fn generation(policy: &str) -> anyhow::Result<String> {
 }
 
 const BANNER: &str = "DEVELOPMENT ONLY: keys and registry live in a temporary directory on this machine";
-
-/// The header of a refusal.
-const DENIAL_ID: &str = "x-vouchsafe-denial-id";
 
 /// How long a condition may take on loopback before it has failed.
 const PATIENCE: Duration = Duration::from_secs(15);

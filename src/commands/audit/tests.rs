@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
 use audit::{
-    Config, ConnectionId, Denial, DenialId, Effect, Endpoint, Event, Http, Kind, NearMiss, PolicyRef, Product,
-    Reason, Stage,
+    Config, ConnectionId, Denial, DenialId, Effect, Endpoint, Event, Http, Kind, NearMiss, PolicyRef,
+    Product, Reason, Stage,
 };
 
 use super::*;
@@ -18,7 +18,12 @@ fn a_denial_is_found_by_the_id_its_caller_was_given() {
 
     assert_eq!(found.len(), 1);
     let text = printed(|to| detail(to, &found[0]).unwrap());
-    for wanted in ["no_allow_matched", "spiffe://prod.test/web at 10.0.0.1", "GET /admin", "api.yaml#web-reads (line 7): path is"] {
+    for wanted in [
+        "no_allow_matched",
+        "spiffe://prod.test/web at 10.0.0.1",
+        "GET /admin",
+        "api.yaml#web-reads (line 7): path is",
+    ] {
         assert!(text.contains(wanted), "{wanted} in {text}");
     }
 }
@@ -103,7 +108,8 @@ fn deny(log: &audit::Log, path: &str) -> DenialId {
         id: Some("spiffe://prod.test/web".into()),
         ..Endpoint::default()
     };
-    event.destination = Endpoint { port: Some(8443), id: Some("spiffe://prod.test/api".into()), ..Endpoint::default() };
+    event.destination =
+        Endpoint { port: Some(8443), id: Some("spiffe://prod.test/api".into()), ..Endpoint::default() };
     event.http = Some(Http { method: "GET".to_owned(), path: path.to_owned(), ..Http::default() });
     let rule = PolicyRef { policy: "api".into(), rule: "web-reads".into(), file: "api.yaml".into(), line: 7 };
     let (failed, wanted, found) = ("path".to_owned(), "/accounts/**".to_owned(), path.to_owned());

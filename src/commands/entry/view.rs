@@ -93,7 +93,8 @@ impl Row for WholeEntry {
     ];
     fn cells(&self) -> Vec<String> {
         let entry = &self.0;
-        let lines = |values: &[String]| values.iter().map(|value| audit::shown(value)).collect::<Vec<_>>().join("\n");
+        let lines =
+            |values: &[String]| values.iter().map(|value| audit::shown(value)).collect::<Vec<_>>().join("\n");
         let rights = [
             (entry.admin, "admin"),
             (entry.downstream, "downstream"),
@@ -172,7 +173,11 @@ fn lines(spec: &EntrySpec) -> Vec<String> {
     let mut lines = vec![format!("spiffe_id: {}", spec.spiffe_id), format!("parent_id: {}", spec.parent_id)];
     lines.extend(spec.selectors.iter().map(|selector| format!("selector: {selector}")));
     let ttls = [("x509_svid_ttl", spec.x509_svid_ttl), ("jwt_svid_ttl", spec.jwt_svid_ttl)];
-    lines.extend(ttls.iter().filter(|(_, seconds)| *seconds != 0).map(|(name, seconds)| format!("{name}: {}", ttl(*seconds))));
+    lines.extend(
+        ttls.iter()
+            .filter(|(_, seconds)| *seconds != 0)
+            .map(|(name, seconds)| format!("{name}: {}", ttl(*seconds))),
+    );
     lines.extend(spec.dns_names.iter().map(|name| format!("dns_name: {name}")));
     lines.extend(spec.federates_with.iter().map(|name| format!("federates_with: {name}")));
     if !spec.hint.is_empty() {

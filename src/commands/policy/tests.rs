@@ -71,7 +71,8 @@ fn hidden_and_other_files_are_not_looked_at() {
 }
 
 fn explained(from: &str, request: &[&str]) -> Exit {
-    let words = ["explain", "--policies", "DIR", "--from", from, "--to", "spiffe://prod.test/api", "--port", "8443"];
+    let words =
+        ["explain", "--policies", "DIR", "--from", from, "--to", "spiffe://prod.test/api", "--port", "8443"];
     exit(&[&words, request].concat(), POLICY)
 }
 

@@ -97,7 +97,8 @@ async fn exec(command: &str) -> Result<(), NoticeError> {
 }
 
 fn signal(signal: Signal, file: &PathBuf) -> Result<(), NoticeError> {
-    let text = std::fs::read_to_string(file).map_err(|cause| NoticeError::PidFile { path: file.clone(), cause })?;
+    let text =
+        std::fs::read_to_string(file).map_err(|cause| NoticeError::PidFile { path: file.clone(), cause })?;
     let number = text.trim().parse::<i32>().ok().filter(|number| *number > 0);
     let pid = number.and_then(Pid::from_raw).ok_or_else(|| NoticeError::NoPid { path: file.clone() })?;
     let failed = |cause| NoticeError::Signal { pid: pid.as_raw_nonzero().get(), cause };

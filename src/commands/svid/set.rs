@@ -43,7 +43,8 @@ pub(super) fn write(dir: &Path, svid: &X509Svid, bundle: &TrustBundle) -> Result
     let set = format!("{SET}{}", crypto::hex(&crypto::random::<8>()?));
     fs::create_dir_all(dir).map_err(place)?;
     fs::DirBuilder::new().mode(0o755).create(dir.join(&set)).map_err(place)?;
-    let file = |name: &str, mode, text: &str| durable::write(&dir.join(&set).join(name), mode, text.as_bytes());
+    let file =
+        |name: &str, mode, text: &str| durable::write(&dir.join(&set).join(name), mode, text.as_bytes());
     file("svid.pem", 0o644, &svid.chain_pem())?;
     file("key.pem", 0o600, &svid.key().to_pem())?;
     file("bundle.pem", 0o644, &bundle.to_pem())?;

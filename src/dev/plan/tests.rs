@@ -8,16 +8,9 @@ use super::*;
 
 #[test]
 fn every_port_is_its_own() {
-    let ports = [
-        Port::Ca,
-        Port::Web,
-        Port::WebToApi,
-        Port::WebAdmin,
-        Port::ApiInbound,
-        Port::Api,
-        Port::ApiAdmin,
-    ]
-    .map(|port| plan().at(port).port());
+    let ports =
+        [Port::Ca, Port::Web, Port::WebToApi, Port::WebAdmin, Port::ApiInbound, Port::Api, Port::ApiAdmin]
+            .map(|port| plan().at(port).port());
 
     assert_eq!(ports.to_vec(), (20_000..20_000 + PORTS).collect::<Vec<_>>());
 }

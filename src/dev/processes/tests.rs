@@ -90,8 +90,5 @@ fn shell_binary() -> Binary {
 }
 
 fn shell(script: &str) -> Invocation {
-    Invocation {
-        program: None,
-        arguments: vec!["-c".to_owned(), script.to_owned()],
-    }
+    Invocation { program: None, arguments: vec!["-c".to_owned(), script.to_owned()] }
 }
