@@ -57,19 +57,22 @@ fn the_caller_never_waits_for_a_target_that_takes_nothing() {
 #[test]
 fn many_threads_and_a_slow_reader_lose_no_count() {
     let (log, writer, reader) = into_pipe();
-    let reading = read_all(reader, Duration::from_millis(1));
     let reasons = [Reason::NoPolicy, Reason::ExplicitDeny, Reason::HandshakeFailed("expired")];
 
-    thread::scope(|scope| {
+    let reading = thread::scope(|scope| {
         for (thread, reason) in (0..6_u32).zip(reasons.into_iter().cycle()) {
             let log = log.clone();
             scope.spawn(move || flood(&log, reason, thread));
         }
+        // The pipe is read once the queue has been full, while the flood goes on.
+        while log.aggregated() == 0 {
+            thread::yield_now();
+        }
+        read_all(reader, Duration::from_millis(1))
     });
     writer.close().unwrap();
 
     let records = reading.join().unwrap();
-    assert!(log.aggregated() > 0, "the queue was never full: nothing was tested");
     assert_eq!(totals(&log.counts()).values().sum::<u64>(), 6 * 22_000);
     assert_eq!(sums(&records), totals(&log.counts()));
     let sequences: Vec<_> = records.iter().map(|record| record.metadata.sequence).collect();
@@ -151,6 +154,7 @@ fn a_record_is_in_the_file_soon_without_closing() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("audit.jsonl");
     let (log, _writer) = start(config(&path)).unwrap();
+    thread::sleep(Duration::from_millis(1_500)); // the writer sleeps without a timer
 
     log.open(denied(Reason::NoPolicy));
 
@@ -159,6 +163,11 @@ fn a_record_is_in_the_file_soon_without_closing() {
         assert!(Instant::now() < deadline, "no record in the file");
         thread::sleep(Duration::from_millis(5));
     }
+}
+
+#[test]
+fn a_full_queue_is_a_few_mebibytes() {
+    assert!(size_of::<Event>() * QUEUE_CAPACITY <= 8 << 20, "{} bytes an event", size_of::<Event>());
 }
 
 #[test]
