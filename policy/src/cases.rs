@@ -96,8 +96,11 @@ fn run_one(policy: &Policy, case: &TestCase, workload: &SpiffeId, policies: &Wor
         host: request.host.as_ref(),
         path: &request.path,
     });
+    let decision = match &request {
+        Some(request) => policies.decide_http(&connection, request),
+        None => policies.decide_tcp(&connection),
+    };
     let traffic = request.map_or(Traffic::Tcp, Traffic::HttpRequest);
-    let decision = policies.decide(&connection, &traffic);
     let description = describe(case, workload);
     let outcome = match mismatch(policy, case, &decision) {
         None => Outcome::Passed,

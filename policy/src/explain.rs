@@ -111,18 +111,6 @@ impl WorkloadPolicies {
         nearest.into_iter().filter_map(|(.., failures)| failures.near_miss()).collect()
     }
 
-    /// Decides any kind of traffic; for a connection without a request, whether no request can pass on it.
-    pub fn decide(&self, connection: &Connection<'_>, traffic: &Traffic<'_>) -> Decision {
-        match traffic {
-            Traffic::Tcp => self.decide_tcp(connection),
-            Traffic::HttpRequest(request) => self.decide_http(connection, request),
-            Traffic::HttpConnection => match self.at_connect(connection) {
-                AtConnect::Deny(denial) => Decision::Deny(denial),
-                AtConnect::Residual(_) => Decision::Allow(crate::decision::Allowed::default()),
-            },
-        }
-    }
-
     fn with_near_misses(
         &self,
         decision: Decision,

@@ -2,7 +2,8 @@
 //! [`Decision`].
 //!
 //! Nothing here does I/O, reads a clock, logs or waits. What is not understood is refused, and what is not
-//! allowed is denied. Deciding is total: it cannot fail, and it does not allocate.
+//! allowed is denied. Deciding is total: it cannot fail. Nothing is allocated for it, save what an HTTP connection keeps
+//! between its requests.
 
 pub mod pattern;
 pub mod strict;
@@ -19,6 +20,8 @@ mod moment;
 mod net;
 mod path;
 mod set;
+#[cfg(test)]
+mod testing;
 mod workload;
 
 pub use access::{Connection, PeerIdentity, Request, Traffic};

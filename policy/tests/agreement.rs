@@ -197,7 +197,10 @@ proptest! {
             .map(|step| uid(&step.rule))
             .collect();
         prop_assert_eq!(found, reference::matching(&policies, &access));
-        let decision = workload.decide(&asked.connection(), &asked.traffic());
+        let decision = match asked.request() {
+            Some(request) => workload.decide_http(&asked.connection(), &request),
+            None => workload.decide_tcp(&asked.connection()),
+        };
         let explained = explanation.decision.expect("a request is decided");
         prop_assert_eq!(explained.is_allowed(), decision.is_allowed());
         if let (Some(explained), Some(denial)) = (explained.denial(), decision.denial()) {

@@ -568,7 +568,7 @@ fn a_name_is_accepted_to_its_limit_and_not_beyond() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(3_000))]
+    #![proptest_config(crate::testing::cases(3_000))]
 
     #[test]
     fn no_text_makes_the_reader_panic(text in "\\PC*") {

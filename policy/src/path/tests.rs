@@ -212,7 +212,7 @@ fn targets() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(20_000))]
+    #![proptest_config(crate::testing::cases(20_000))]
 
     #[test]
     fn the_parser_agrees_with_a_plain_reference(target in targets()) {

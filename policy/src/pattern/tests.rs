@@ -164,7 +164,7 @@ fn reference(pattern: &[&str], name: &[&str]) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(5_000))]
+    #![proptest_config(crate::testing::cases(5_000))]
 
     #[test]
     fn a_pattern_matches_as_a_plain_reference_does(

@@ -377,7 +377,7 @@ fn a_list_is_neither_empty_nor_longer_than_its_limit() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(4_000))]
+    #![proptest_config(crate::testing::cases(4_000))]
 
     #[test]
     fn no_text_makes_the_parser_panic(text in "\\PC*") {
