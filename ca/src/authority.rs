@@ -123,7 +123,7 @@ impl Authority {
 
 fn names(x509: &X509Certificate<'_>, id: &str) -> bool {
     let names = x509.subject_alternative_name().ok().flatten();
-    names.is_some_and(|names| names.value.general_names.iter().any(|name| *name == GeneralName::URI(id)))
+    names.is_some_and(|names| names.value.general_names.contains(&GeneralName::URI(id)))
 }
 
 struct WipedKey(KeyPair);

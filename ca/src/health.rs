@@ -8,8 +8,10 @@ use std::{
 /// A part of the CA that can be unwell while the others work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// The listeners are not open.
-    Startup,
+    /// Authorities cannot be made or put to work.
+    Authorities,
+    /// The database takes no writes.
+    Database,
     /// The files of the entries directory are not applied.
     EntriesDirectory,
 }
@@ -18,7 +20,8 @@ impl Part {
     /// The part's name for operators.
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Startup => "startup",
+            Self::Authorities => "authorities",
+            Self::Database => "database",
             Self::EntriesDirectory => "entries_dir",
         }
     }

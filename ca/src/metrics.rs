@@ -11,9 +11,8 @@ use prometheus_client::{
     registry::Registry,
 };
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
-use tokio_util::sync::CancellationToken;
 
-use crate::{health::Health, services::Core};
+use crate::services::Core;
 
 /// What a certificate was issued for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -115,18 +114,13 @@ fn gauge(registry: &mut Registry, name: &str, help: &str, value: usize) {
     registry.register(name, help, gauge);
 }
 
-/// Serves `/metrics`, `/livez` and `/readyz` until `shutdown`.
-pub(crate) async fn serve(
-    listener: TcpListener,
-    core: Arc<Core>,
-    health: Health,
-    shutdown: CancellationToken,
-) {
+/// Serves `/metrics`, `/livez` and `/readyz` until the CA stops.
+pub(crate) async fn serve(listener: TcpListener, core: Arc<Core>) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = core.stop.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         while connections.try_join_next().is_some() {}
@@ -134,11 +128,10 @@ pub(crate) async fn serve(
             tokio::time::sleep(PAUSE).await;
             continue;
         };
-        let (core, health) = (core.clone(), health.clone());
+        let core = core.clone();
         connections.spawn(async move {
-            let answer = service_fn(|request| {
-                std::future::ready(Ok::<_, Infallible>(answer(&request, &core, &health)))
-            });
+            let answer =
+                service_fn(|request| std::future::ready(Ok::<_, Infallible>(answer(&request, &core))));
             let mut http = hyper::server::conn::http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).keep_alive(false);
             // A client that breaks off is its own affair.
@@ -148,8 +141,8 @@ pub(crate) async fn serve(
     }
 }
 
-fn answer(request: &Request<Incoming>, core: &Core, health: &Health) -> Response<String> {
-    let flaws = health.flaws();
+fn answer(request: &Request<Incoming>, core: &Core) -> Response<String> {
+    let flaws = core.health.flaws();
     let (status, body) = match (request.method(), request.uri().path()) {
         (&Method::GET, "/metrics") => match core.metrics.text(core) {
             Ok(text) => (StatusCode::OK, text),

@@ -8,9 +8,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use identity::SpiffeId;
 use policy::strict::Problems;
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     sync::{Semaphore, mpsc, watch},
     task::JoinSet,
 };
@@ -29,7 +30,7 @@ use crate::{
     registry::SharedRegistry,
     serve::{self, admin::AdminSocketError},
     services::Core,
-    store::{Loaded, OpenError, Store, StoreError, Writer},
+    store::{Loaded, OpenError, Store, Writer},
 };
 
 /// What is open once the CA serves.
@@ -108,19 +109,21 @@ pub async fn run(
 
 /// What is there before anybody can connect.
 struct State {
+    server_id: SpiffeId,
     store: Store,
     registry: SharedRegistry,
     rotation: Rotation,
     signing: watch::Receiver<Arc<Signing>>,
-    settings: OwnId,
 }
 
-struct OwnId(identity::SpiffeId);
-
 async fn open(config: &Config) -> Result<(State, Writer), RunError> {
+    if config.svid_ttl > config.ca_ttl / GUARANTEED_FRACTION {
+        tracing::warn!(
+            "svid_ttl is over a sixth of ca_ttl, SVIDs issued late in an authority's life are shorter"
+        );
+    }
     let server_id = crate::model::server_id(&config.trust_domain)?;
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    let sealing = Sealing::find(credentials.as_deref(), config.seal_key_file.as_deref())?;
+    let sealing = Sealing::find(credentials_directory().as_deref(), config.seal_key_file.as_deref())?;
     let keys = KeyStore::open(config.data_dir.join("keys"), sealing)?;
     let registry = SharedRegistry::default();
     let published = registry.clone();
@@ -137,7 +140,33 @@ async fn open(config: &Config) -> Result<(State, Writer), RunError> {
     };
     let (rotation, signing) =
         Rotation::start(store.clone(), keys, settings, authorities, SystemTime::now()).await?;
-    Ok((State { store, registry, rotation, signing, settings: OwnId(server_id) }, writer))
+    Ok((State { server_id, store, registry, rotation, signing }, writer))
+}
+
+struct Listeners {
+    tls: TcpListener,
+    admin: UnixListener,
+    metrics: Option<TcpListener>,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<(Self, Ready), RunError> {
+        let (tls, bound) = listen(config.listen).await?;
+        let (metrics, scraped) = match config.metrics {
+            Some(address) => Some(listen(address).await?).unzip(),
+            None => (None, None),
+        };
+        let admin = serve::admin::bind(&config.admin_socket)?;
+        let ready = Ready { listen: bound, admin_socket: config.admin_socket.clone(), metrics: scraped };
+        Ok((Self { tls, admin, metrics }, ready))
+    }
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+    let failed = |source| RunError::Listen { address, source };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }
 
 async fn serve_all(
@@ -146,72 +175,72 @@ async fn serve_all(
     shutdown: CancellationToken,
     ready: impl FnOnce(Ready),
 ) -> Result<(), RunError> {
-    let State { store, registry, rotation, signing, settings } = state;
-    let health = Health::default();
-    health.flaw(Part::Startup, "listeners are not open");
-    let listener = listen(config.listen).await?;
-    let admin = serve::admin::bind(&config.admin_socket)?;
-    let metrics = match config.metrics {
-        Some(address) => Some(listen(address).await?),
-        None => None,
-    };
-    let opened = Ready {
-        listen: address(&listener, config.listen)?,
-        admin_socket: config.admin_socket.clone(),
-        metrics: metrics.as_ref().map(|metrics| address(metrics, config.listen)).transpose()?,
-    };
+    let (listeners, opened) = Listeners::bind(config).await?;
+    // When one part ends, all end: half a CA is worse than none.
+    let stop = shutdown.child_token();
     let core = Arc::new(Core {
         trust_domain: config.trust_domain.clone(),
-        server_id: settings.0,
-        registry,
-        store,
-        signing: signing.clone(),
+        server_id: state.server_id,
+        registry: state.registry,
+        store: state.store,
+        signing: state.signing,
         svid_ttl: config.svid_ttl,
         agent_svid_ttl: config.agent_svid_ttl,
         attestations: std::sync::Mutex::default(),
         signers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         metrics: Metrics::default(),
+        health: Health::default(),
+        stop: stop.clone(),
     });
-
-    // When one part ends, all end: half a CA is worse than none.
-    let stop = shutdown.child_token();
-    let mut parts: JoinSet<Result<(), RunError>> = JoinSet::new();
-    let (accepted, queue) = mpsc::channel(QUEUE);
-    let (counts, token) = (core.metrics.clone(), stop.clone());
-    parts.spawn(async move { Ok(serve::tls::run(listener, signing, accepted, counts, token).await?) });
-    let (shared, token) = (core.clone(), stop.clone());
-    parts.spawn(async move { Ok(serve::serve(serve::tls::incoming(queue), &shared, token).await?) });
-    let (shared, token) = (core.clone(), stop.clone());
-    parts.spawn(async move { Ok(serve::serve(serve::admin::incoming(admin), &shared, token).await?) });
-    let token = stop.clone();
-    parts.spawn(async move {
-        rotation.run(token).await;
-        Ok(())
-    });
-    let (store, token) = (core.store.clone(), stop.clone());
-    parts.spawn(async move {
-        prune(&store, &token).await;
-        Ok(())
-    });
-    if let Some(listener) = metrics {
-        let (shared, health, token) = (core.clone(), health.clone(), stop.clone());
-        parts.spawn(async move {
-            metrics::serve(listener, shared, health, token).await;
-            Ok(())
-        });
-    }
-    if let Some(path) = config.entries_dir.clone() {
-        let (shared, health, token) = (core.clone(), health.clone(), stop.clone());
-        parts.spawn(async move {
-            directory::follow(&path, &shared.trust_domain, &shared.store, &health, &token).await;
-            Ok(())
-        });
-    }
+    let mut parts = JoinSet::new();
+    spawn_listeners(&mut parts, listeners, &core);
+    spawn_upkeep(&mut parts, state.rotation, config, &core);
     drop(core);
-    health.mend(Part::Startup);
     tracing::info!(listen = %opened.listen, admin = %opened.admin_socket.display(), trust_domain = %config.trust_domain, "CA is ready");
     ready(opened);
     wait(parts, &stop).await
+}
+
+fn spawn_listeners(parts: &mut JoinSet<Result<(), RunError>>, listeners: Listeners, core: &Arc<Core>) {
+    let (accepted, queue) = mpsc::channel(QUEUE);
+    let shared = core.clone();
+    parts.spawn(async move { Ok(serve::tls::run(listeners.tls, accepted, shared).await?) });
+    let shared = core.clone();
+    parts.spawn(async move { Ok(serve::serve(serve::tls::incoming(queue), &shared).await?) });
+    let shared = core.clone();
+    parts.spawn(async move { Ok(serve::serve(serve::admin::incoming(listeners.admin), &shared).await?) });
+    if let Some(listener) = listeners.metrics {
+        let shared = core.clone();
+        parts.spawn(async move {
+            metrics::serve(listener, shared).await;
+            Ok(())
+        });
+    }
+}
+
+fn spawn_upkeep(
+    parts: &mut JoinSet<Result<(), RunError>>,
+    rotation: Rotation,
+    config: &Config,
+    core: &Arc<Core>,
+) {
+    let shared = core.clone();
+    parts.spawn(async move {
+        rotation.run(&shared.health, &shared.stop).await;
+        Ok(())
+    });
+    let shared = core.clone();
+    parts.spawn(async move {
+        prune(&shared.store, &shared.health, &shared.stop).await;
+        Ok(())
+    });
+    if let Some(path) = config.entries_dir.clone() {
+        let shared = core.clone();
+        parts.spawn(async move {
+            directory::follow(path, &shared.trust_domain, &shared.store, &shared.health, &shared.stop).await;
+            Ok(())
+        });
+    }
 }
 
 /// Waits for the order to stop, or for the first part that ends without it, and then for all the others.
@@ -233,27 +262,27 @@ async fn wait(mut parts: JoinSet<Result<(), RunError>>, stop: &CancellationToken
     outcome
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, RunError> {
-    TcpListener::bind(address).await.map_err(|source| RunError::Listen { address, source })
-}
-
-fn address(listener: &TcpListener, address: SocketAddr) -> Result<SocketAddr, RunError> {
-    listener.local_addr().map_err(|source| RunError::Listen { address, source })
-}
-
-/// Removes what has expired, every few seconds.
-async fn prune(store: &Store, shutdown: &CancellationToken) {
+/// Removes what has expired, every few seconds, which also shows whether the database still takes writes.
+async fn prune(store: &Store, health: &Health, stop: &CancellationToken) {
     loop {
         tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = stop.cancelled() => return,
             () = tokio::time::sleep(PRUNE_PERIOD) => {}
         }
         match store.prune(crate::wire::now_seconds()).await {
-            Ok(0) | Err(StoreError::Closed) => {}
-            Ok(entries) => tracing::info!(entries, "expired entries removed"),
-            Err(error) => tracing::error!(error = %crate::chain(&error), "expired entries were not removed"),
+            Ok(entries) => {
+                health.mend(Part::Database);
+                if entries > 0 {
+                    tracing::info!(entries, "expired entries removed");
+                }
+            }
+            Err(error) => health.flaw(Part::Database, crate::chain(&error)),
         }
     }
+}
+
+fn credentials_directory() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
 }
 
 /// What a configuration that could be read still lacks.
@@ -269,8 +298,7 @@ pub enum CheckError {
 
 /// Looks at what the configuration points to, without starting or changing anything. Returns how many entries the files hold.
 pub fn check(config: &Config) -> Result<usize, CheckError> {
-    let credentials = std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from);
-    Sealing::find(credentials.as_deref(), config.seal_key_file.as_deref())?;
+    Sealing::find(credentials_directory().as_deref(), config.seal_key_file.as_deref())?;
     match &config.entries_dir {
         Some(path) => directory::load(path, &config.trust_domain)
             .map(|entries| entries.len())
@@ -285,6 +313,8 @@ const DATABASE: &str = "ca.db";
 const QUEUE: usize = 64;
 /// How often expired entries are looked for.
 const PRUNE_PERIOD: Duration = Duration::from_secs(5);
+/// spiffe.md 2.2: what an SVID is sure to get of an authority's life.
+const GUARANTEED_FRACTION: u32 = 6;
 /// A tenth of an authority's life leaves four looks between its publication and its first signature.
 const HINT_FRACTION: u32 = 10;
 /// spiffe.md 1.7 point 52.

@@ -120,8 +120,8 @@ mod tests {
     #[test]
     fn a_day_long_authority_prepares_at_12_h_and_activates_at_20_h() {
         let a = term("a", State::Active, 0, 24 * HOUR);
-        assert_eq!(schedule(at(12 * HOUR - 1), &[a.clone()]), Step::WaitUntil(at(12 * HOUR)));
-        assert_eq!(schedule(at(12 * HOUR), &[a.clone()]), Step::Prepare);
+        assert_eq!(schedule(at(12 * HOUR - 1), std::slice::from_ref(&a)), Step::WaitUntil(at(12 * HOUR)));
+        assert_eq!(schedule(at(12 * HOUR), std::slice::from_ref(&a)), Step::Prepare);
 
         let b = term("b", State::Prepared, 12 * HOUR, 36 * HOUR);
         assert_eq!(schedule(at(12 * HOUR), &[a.clone(), b.clone()]), Step::WaitUntil(at(20 * HOUR)));
@@ -131,8 +131,8 @@ mod tests {
     #[test]
     fn a_two_minute_authority_keeps_the_same_fractions() {
         let a = term("a", State::Active, 0, 120);
-        assert_eq!(schedule(at(59), &[a.clone()]), Step::WaitUntil(at(60)));
-        assert_eq!(schedule(at(60), &[a.clone()]), Step::Prepare);
+        assert_eq!(schedule(at(59), std::slice::from_ref(&a)), Step::WaitUntil(at(60)));
+        assert_eq!(schedule(at(60), std::slice::from_ref(&a)), Step::Prepare);
 
         let b = term("b", State::Prepared, 60, 180);
         assert_eq!(schedule(at(99), &[a.clone(), b.clone()]), Step::WaitUntil(at(100)));
@@ -143,7 +143,7 @@ mod tests {
     fn a_ten_year_authority_prepares_30_days_and_activates_7_days_before_its_end() {
         let end = 3650 * 24 * HOUR;
         let a = term("a", State::Active, 0, end);
-        assert_eq!(schedule(at(0), &[a.clone()]), Step::WaitUntil(at(end - 30 * 24 * HOUR)));
+        assert_eq!(schedule(at(0), std::slice::from_ref(&a)), Step::WaitUntil(at(end - 30 * 24 * HOUR)));
 
         let b = term("b", State::Prepared, end - 30 * 24 * HOUR, 2 * end);
         assert_eq!(schedule(at(end - 30 * 24 * HOUR), &[a, b]), Step::WaitUntil(at(end - 7 * 24 * HOUR)));
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn after_a_long_stop_an_expired_authority_is_replaced_at_once() {
         let a = term("a", State::Active, 0, 120);
-        assert_eq!(schedule(at(5000), &[a.clone()]), Step::Create);
+        assert_eq!(schedule(at(5000), std::slice::from_ref(&a)), Step::Create);
 
         let b = term("b", State::Prepared, 60, 180);
         assert_eq!(schedule(at(150), &[a.clone(), b.clone()]), Step::Activate("b".into()));

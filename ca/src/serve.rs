@@ -5,6 +5,7 @@
 use std::{
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -13,12 +14,11 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
 };
-use tokio_util::sync::CancellationToken;
 use tonic::transport::server::{Connected, Server};
 
 use crate::{
     access::Origin,
-    services::{GateLayer, routes},
+    services::{Core, GateLayer, routes},
 };
 
 pub(crate) mod admin;
@@ -63,11 +63,10 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
     }
 }
 
-/// Serves the API on `connections` until `shutdown`, then lets requests under way finish for a while.
+/// Serves the API on `connections` until the CA stops, then lets requests under way finish for a while.
 pub(crate) async fn serve<S>(
     connections: impl futures_util::Stream<Item = Result<Connection<S>, io::Error>>,
-    core: &std::sync::Arc<crate::services::Core>,
-    shutdown: CancellationToken,
+    core: &Arc<Core>,
 ) -> Result<(), tonic::transport::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -82,14 +81,14 @@ where
         .timeout(REQUEST_TIMEOUT)
         .layer(GateLayer(core.clone()))
         .add_routes(routes(core))
-        .serve_with_incoming_shutdown(connections, shutdown.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(connections, core.stop.clone().cancelled_owned());
     let drained = async {
-        shutdown.cancelled().await;
+        core.stop.cancelled().await;
         tokio::time::sleep(DRAIN).await;
     };
     tokio::select! {
         served = server => served,
-        // Push streams have no end of their own.
+        // A client that keeps a request open does not keep the CA.
         () = drained => Ok(()),
     }
 }

@@ -15,11 +15,13 @@ use proto::{
     vouchsafe::v1::registry_server::RegistryServer,
 };
 use tokio::sync::{Semaphore, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status, service::Routes};
 
 use crate::{
     access::{Caller, Origin},
     authority::rotation::Signing,
+    health::Health,
     issue::{IssueError, Issued, RequestedKey, Subject},
     metrics::Metrics,
     rate::Buckets,
@@ -59,6 +61,10 @@ pub(crate) struct Core {
     pub(crate) signers: Arc<Semaphore>,
     /// What is counted.
     pub(crate) metrics: Metrics,
+    /// What is wrong.
+    pub(crate) health: Health,
+    /// When to stop.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Core {

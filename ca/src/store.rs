@@ -20,13 +20,15 @@ use crate::model::Change;
 mod authorities;
 mod entries;
 mod nodes;
+mod patch;
 mod schema;
 mod tokens;
 mod writer;
 
 pub use authorities::{Authorities, AuthorityRecord};
-pub use entries::{Created, EntryPatch, ReconcileError, Reconciled, WriteError};
+pub use entries::{Created, ReconcileError, Reconciled, WriteError};
 pub use nodes::NodeError;
+pub use patch::EntryPatch;
 pub(crate) use tokens::JOIN_TOKEN;
 pub use tokens::{AttestError, Attestation, NewToken, TokenError};
 

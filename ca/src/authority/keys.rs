@@ -16,6 +16,8 @@ use identity::{
 };
 use zeroize::Zeroizing;
 
+use crate::store::AuthorityRecord;
+
 /// Whether key files are readable without a further secret.
 pub enum Sealing {
     /// Sealed with this key.
@@ -166,6 +168,17 @@ impl KeyStore {
             }
             Sealing::Plain if sealed.exists() => Err(KeyFileError::NoSealKey { path: sealed }),
             Sealing::Plain => self.load_plain(id),
+        }
+    }
+
+    /// Tells of key files that no authority in the database has: a start that was cut short, or a database that was lost.
+    pub(crate) fn warn_of_strangers(&self, known: &[AuthorityRecord]) {
+        let Ok(files) = std::fs::read_dir(&self.directory) else { return };
+        for file in files.flatten() {
+            let name = file.file_name().to_string_lossy().into_owned();
+            if !known.iter().any(|record| name.starts_with(&record.id)) {
+                tracing::warn!(path = %file.path().display(), "a key file belongs to no authority in the database");
+            }
         }
     }
 

@@ -21,6 +21,7 @@ use super::{
     keys::{KeyFileError, KeyStore},
 };
 use crate::{
+    health::{Health, Part},
     issue::{CsrError, IssueError, RequestedKey, Subject},
     model::{from_unix_seconds, unix_seconds},
     schedule::{State, Step, Term, schedule},
@@ -127,24 +128,30 @@ impl Rotation {
         mut authorities: Authorities,
         now: SystemTime,
     ) -> Result<(Self, watch::Receiver<Arc<Signing>>), RotationError> {
+        keys.warn_of_strangers(&authorities.records);
         let next = settle(&store, &keys, &settings, &mut authorities, now).await?;
         let first = snapshot(&keys, &settings, &authorities, None, now)?;
         let (signing, receiver) = watch::channel(Arc::new(first));
         Ok((Self { store, keys, settings, authorities, signing, next }, receiver))
     }
 
-    /// Keeps to the schedule until `shutdown`.
-    pub async fn run(mut self, shutdown: CancellationToken) {
+    /// Keeps to the schedule until `stop`.
+    pub(crate) async fn run(mut self, health: &Health, stop: &CancellationToken) {
         loop {
             let now = SystemTime::now();
-            let wait =
-                self.wake_at().duration_since(now).unwrap_or_default().clamp(SHORTEST_WAIT, LONGEST_WAIT);
+            let due = self.next.min(self.renewal()).duration_since(now).unwrap_or_default();
             tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait) => {}
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(due.clamp(SHORTEST_WAIT, LONGEST_WAIT)) => {}
             }
-            if let Err(error) = self.advance(SystemTime::now()).await {
-                tracing::error!(error = %crate::chain(&error), "authority rotation failed");
+            match self.advance(SystemTime::now()).await {
+                Ok(()) => health.mend(Part::Authorities),
+                Err(error) => {
+                    let error = crate::chain(&error);
+                    tracing::error!(%error, "authority rotation failed");
+                    health.flaw(Part::Authorities, error);
+                    tokio::time::sleep(RETRY).await;
+                }
             }
         }
     }
@@ -161,10 +168,6 @@ impl Rotation {
         }
         self.next = settled?;
         Ok(())
-    }
-
-    fn wake_at(&self) -> SystemTime {
-        self.next.min(self.renewal())
     }
 
     fn renewal(&self) -> SystemTime {
@@ -295,8 +298,10 @@ fn terms(authorities: &Authorities) -> Vec<Term> {
 const MAX_STEPS: usize = 64;
 /// The schedule is looked at this often, whatever it said: clocks jump.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// And not more often than this, also when a step keeps failing.
+/// And not more often than this.
 const SHORTEST_WAIT: Duration = Duration::from_millis(200);
+/// Rest after a failure.
+const RETRY: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

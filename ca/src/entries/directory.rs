@@ -3,9 +3,13 @@
 //! A file that cannot be read or parsed changes nothing: what the directory said last stays, and
 //! log and health say so until it is mended.
 
-use std::{io, path::Path, time::SystemTime};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
-use identity::TrustDomain;
+use identity::{TrustDomain, crypto::Sha256};
 use notify::Watcher;
 use policy::strict::{Problem, Problems, Source};
 use tokio::sync::mpsc;
@@ -15,7 +19,7 @@ use super::parse_all;
 use crate::{
     health::{Health, Part},
     model::{EntrySpec, unix_seconds},
-    store::{ReconcileError, Store},
+    store::{ReconcileError, Reconciled, Store},
 };
 
 /// Reads every `*.yaml` and `*.yml` file of `directory`, in the order of their names.
@@ -58,60 +62,85 @@ fn unreadable(path: &Path, error: &io::Error) -> Problems {
 
 /// Why the directory changed nothing.
 #[derive(Debug, thiserror::Error)]
-pub enum DirectoryError {
+enum DirectoryError {
     /// The files are flawed.
     #[error("{0}")]
     Files(Problems),
     /// The registry refused.
     #[error(transparent)]
     Registry(#[from] ReconcileError),
+    /// The CA is stopping.
+    #[error("the CA is stopping")]
+    Stopped,
 }
 
-/// Makes the entries from files exactly what `directory` says, or changes nothing.
-pub async fn reconcile(
-    directory: &Path,
-    trust_domain: &TrustDomain,
-    store: &Store,
-) -> Result<(), DirectoryError> {
-    let wanted = load(directory, trust_domain).map_err(DirectoryError::Files)?;
-    let done = store.reconcile_files(wanted, unix_seconds(SystemTime::now())).await?;
-    if done.created + done.updated + done.deleted > 0 {
-        tracing::info!(
-            created = done.created,
-            updated = done.updated,
-            deleted = done.deleted,
-            "entries directory applied"
-        );
-    }
-    Ok(())
-}
-
-/// Follows `directory` until `shutdown`: at once where the system tells of changes, and every few seconds anyway.
-pub async fn follow(
-    directory: &Path,
+/// Follows `directory` until `stop`: at once where the system tells of changes, and every few seconds anyway.
+pub(crate) async fn follow(
+    directory: PathBuf,
     trust_domain: &TrustDomain,
     store: &Store,
     health: &Health,
-    shutdown: &CancellationToken,
+    stop: &CancellationToken,
 ) {
     let (bell, mut rings) = mpsc::channel(1);
     // Held until the end: dropping it ends the watch.
-    let _watcher = watch(directory, bell);
+    let _watcher = watch(&directory, bell);
+    let mut applied = None;
     let mut last = String::new();
     loop {
-        let outcome = reconcile(directory, trust_domain, store).await;
-        let flaw = outcome.as_ref().err().map(ToString::to_string).unwrap_or_default();
+        let outcome = reconcile(&directory, trust_domain, store, applied).await;
+        let flaw = outcome.as_ref().err().map(|error| crate::chain(error)).unwrap_or_default();
         if flaw != last {
-            report(directory, &flaw, health);
+            report(&directory, &flaw, health);
         }
         last = flaw;
+        // What failed is tried again, also when the files stay as they are.
+        applied = outcome.ok();
         tokio::select! {
-            () = shutdown.cancelled() => return,
+            () = stop.cancelled() => return,
             () = tokio::time::sleep(POLL) => {}
             // Editors and copies write in several steps: look when they have settled.
             Some(()) = rings.recv() => tokio::time::sleep(SETTLE).await,
         }
     }
+}
+
+/// Makes the entries from files exactly what `directory` says, or changes nothing. Files that were `applied` already are not
+/// parsed again. Returns what tells these files from others.
+async fn reconcile(
+    directory: &Path,
+    trust_domain: &TrustDomain,
+    store: &Store,
+    applied: Option<[u8; 32]>,
+) -> Result<[u8; 32], DirectoryError> {
+    let (directory, trust_domain) = (directory.to_owned(), trust_domain.clone());
+    let loaded = tokio::task::spawn_blocking(move || {
+        let sources = read(&directory)?;
+        let found = fingerprint(&sources);
+        let fresh = applied != Some(found);
+        Ok((found, fresh.then(|| parse_all(&sources, &trust_domain)).transpose()?))
+    });
+    let (found, wanted) =
+        loaded.await.map_err(|_| DirectoryError::Stopped)?.map_err(DirectoryError::Files)?;
+    if let Some(wanted) = wanted {
+        let done = store.reconcile_files(wanted, unix_seconds(SystemTime::now())).await?;
+        if done.created + done.updated + done.deleted > 0 {
+            let Reconciled { created, updated, deleted, .. } = done;
+            tracing::info!(created, updated, deleted, "entries directory applied");
+        }
+    }
+    Ok(found)
+}
+
+fn fingerprint(sources: &[Source]) -> [u8; 32] {
+    let mut hash = Sha256::new();
+    for source in sources {
+        for part in [&source.name, &source.text] {
+            hash.update(&part.len().to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+    }
+    hash.finish()
 }
 
 fn report(directory: &Path, flaw: &str, health: &Health) {
@@ -149,7 +178,11 @@ fn may_change(event: &notify::Result<notify::Event>) -> bool {
     match event {
         Ok(event) => match event.kind {
             EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
-            EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
+            EventKind::Any
+            | EventKind::Create(_)
+            | EventKind::Modify(_)
+            | EventKind::Remove(_)
+            | EventKind::Other => true,
         },
         // Events were lost: anything may have happened.
         Err(_) => true,

@@ -272,33 +272,35 @@ mod tests {
 
     #[test]
     fn each_flaw_is_refused() {
-        let flaws: [(&str, fn(&mut EntrySpec)); 17] = [
-            ("foreign id", |e| e.spiffe_id = id("spiffe://other.test/web")),
-            ("foreign parent", |e| e.parent_id = id("spiffe://other.test/node")),
-            ("no path", |e| e.spiffe_id = id("spiffe://prod.test")),
-            ("reserved", |e| e.spiffe_id = id("spiffe://prod.test/spire/agent/x")),
-            ("reserved root", |e| e.spiffe_id = id("spiffe://prod.test/spire")),
-            ("own parent", |e| e.parent_id = e.spiffe_id.clone()),
-            ("no selectors", |e| e.selectors.clear()),
-            ("too many selectors", |e| {
+        let flaws: Vec<Flaw> = vec![
+            Flaw("foreign id", |e| e.spiffe_id = id("spiffe://other.test/web")),
+            Flaw("foreign parent", |e| e.parent_id = id("spiffe://other.test/node")),
+            Flaw("no path", |e| e.spiffe_id = id("spiffe://prod.test")),
+            Flaw("reserved", |e| e.spiffe_id = id("spiffe://prod.test/spire/agent/x")),
+            Flaw("reserved root", |e| e.spiffe_id = id("spiffe://prod.test/spire")),
+            Flaw("own parent", |e| e.parent_id = e.spiffe_id.clone()),
+            Flaw("no selectors", |e| e.selectors.clear()),
+            Flaw("too many selectors", |e| {
                 e.selectors = (0..=MAX_SELECTORS).map(|n| selector(&format!("unix:uid:{n}"))).collect();
             }),
-            ("colon in type", |e| e.selectors = vec![Selector { kind: "a:b".into(), value: "c".into() }]),
-            ("control character", |e| e.selectors = vec![selector("unix:uid:\n")]),
-            ("negative ttl", |e| e.x509_svid_ttl = -1),
-            ("endless ttl", |e| e.jwt_svid_ttl = MAX_TTL_SECONDS + 1),
-            ("bad dns", |e| e.dns_names = vec!["a..b".into()]),
-            ("dns twice", |e| e.dns_names = vec!["a.b".into(), "a.b".into()]),
-            ("own federation", |e| e.federates_with = vec![domain()]),
-            ("long hint", |e| e.hint = "x".repeat(MAX_HINT_BYTES + 1)),
-            ("negative expiry", |e| e.expires_at = -1),
+            Flaw("colon in type", |e| e.selectors = vec![Selector { kind: "a:b".into(), value: "c".into() }]),
+            Flaw("control character", |e| e.selectors = vec![selector("unix:uid:\n")]),
+            Flaw("negative ttl", |e| e.x509_svid_ttl = -1),
+            Flaw("endless ttl", |e| e.jwt_svid_ttl = MAX_TTL_SECONDS + 1),
+            Flaw("bad dns", |e| e.dns_names = vec!["a..b".into()]),
+            Flaw("dns twice", |e| e.dns_names = vec!["a.b".into(), "a.b".into()]),
+            Flaw("own federation", |e| e.federates_with = vec![domain()]),
+            Flaw("long hint", |e| e.hint = "x".repeat(MAX_HINT_BYTES + 1)),
+            Flaw("negative expiry", |e| e.expires_at = -1),
         ];
-        for (name, spoil) in flaws {
+        for Flaw(name, spoil) in flaws {
             let mut entry = plain();
             spoil(&mut entry);
             assert!(entry.check(&domain()).is_err(), "{name}");
         }
     }
+
+    struct Flaw(&'static str, fn(&mut EntrySpec));
 
     #[test]
     fn a_path_that_only_begins_like_the_reserved_one_is_free() {

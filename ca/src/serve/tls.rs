@@ -10,30 +10,28 @@ use identity::{
 use rustls::ServerConfig;
 use tokio::{
     net::{TcpListener, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
 };
 use tokio_rustls::server::TlsStream;
-use tokio_util::sync::CancellationToken;
 
 use super::Connection;
-use crate::{access::Origin, authority::rotation::Signing, metrics::Metrics};
+use crate::{access::Origin, metrics::Metrics, services::Core};
 
-/// Accepts connections and hands those with a sound handshake to `connections`, until `shutdown`.
+/// Accepts connections and hands those with a sound handshake to `connections`, until the CA stops.
 pub(crate) async fn run(
     listener: TcpListener,
-    mut signing: watch::Receiver<Arc<Signing>>,
     connections: mpsc::Sender<Connection<TlsStream<TcpStream>>>,
-    metrics: Metrics,
-    shutdown: CancellationToken,
+    core: Arc<Core>,
 ) -> Result<(), TlsError> {
+    let mut signing = core.signing.clone();
     let mut config = configure(&signing.borrow_and_update().credentials)?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let turns = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
+            () = core.stop.cancelled() => return Ok(()),
             changed = signing.changed() => {
                 // Without a sender the CA is about to stop, and says so itself.
                 if changed.is_err() {
@@ -57,7 +55,7 @@ pub(crate) async fn run(
             tracing::warn!(%source, limit = MAX_CONNECTIONS, "connection refused, too many are open");
             continue;
         };
-        let handshake = Handshake { config: config.clone(), source, place, metrics: metrics.clone() };
+        let handshake = Handshake { config: config.clone(), source, place, metrics: core.metrics.clone() };
         let connections = connections.clone();
         handshakes.spawn(async move {
             if let Some(connection) = handshake.run(stream).await {

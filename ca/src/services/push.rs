@@ -18,6 +18,7 @@ use proto::{
     vouchsafe::v1::{AuthorizedEntries, WatchAuthorizedEntriesRequest, registry_server::Registry},
 };
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
 use super::{Core, calling_agent, gate::agent_message};
@@ -57,6 +58,7 @@ impl Registry for Core {
             subscription: self.registry.subscribe(&agent),
             registry: self.registry.clone(),
             signing: self.signing.clone(),
+            stop: self.stop.clone(),
             agent,
             ends,
             told: Told::default(),
@@ -76,6 +78,7 @@ struct Watcher {
     subscription: Subscription,
     registry: SharedRegistry,
     signing: watch::Receiver<Arc<Signing>>,
+    stop: CancellationToken,
     agent: SpiffeId,
     /// When the certificate of the connection ends.
     ends: SystemTime,
@@ -102,9 +105,8 @@ impl Watcher {
         let left = self.ends.duration_since(SystemTime::now()).unwrap_or_default();
         tokio::select! {
             () = self.subscription.changed() => {}
-            changed = self.signing.changed() => {
-                changed.map_err(|_| Status::unavailable("the CA is shutting down"))?;
-            }
+            changed = self.signing.changed() => changed.map_err(|_| stopping())?,
+            () = self.stop.cancelled() => return Err(stopping()),
             () = tokio::time::sleep(left) => return Err(expired()),
         }
         tokio::time::sleep(GATHER).await;
@@ -122,6 +124,10 @@ impl Watcher {
             None => Err(denied(Reason::AgentNotAttested, agent_message(Reason::AgentNotAttested))),
         }
     }
+}
+
+fn stopping() -> Status {
+    Status::unavailable("the CA is shutting down")
 }
 
 /// Not a denial: the agent may hold a newer certificate and only has to connect with it.

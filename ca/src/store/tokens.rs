@@ -148,24 +148,29 @@ fn usable(
     key: &[u8; 32],
     now: i64,
 ) -> Result<Option<SpiffeId>, AttestError> {
-    let (expires_at, alias, spent_by) = find(db, token)?.ok_or(AttestError::NoSuchToken)?;
-    let same_key = spent_by.is_none_or(|by| by.as_slice() == key.as_slice());
-    if now >= expires_at || !same_key {
+    let stored = find(db, token)?.ok_or(AttestError::NoSuchToken)?;
+    let same_key = stored.spent_by.is_none_or(|by| by.as_slice() == key.as_slice());
+    if now >= stored.expires_at || !same_key {
         return Err(AttestError::NoSuchToken);
     }
-    let alias = alias.map(|text| {
+    let alias = stored.alias.map(|text| {
         SpiffeId::parse(&text).map_err(|_| StoreError::Malformed { what: "alias", detail: text })
     });
     Ok(alias.transpose()?)
 }
 
-fn find(
-    db: &Connection,
-    token: &[u8; 32],
-) -> Result<Option<(i64, Option<String>, Option<Vec<u8>>)>, StoreError> {
+struct Stored {
+    expires_at: i64,
+    alias: Option<String>,
+    spent_by: Option<Vec<u8>>,
+}
+
+fn find(db: &Connection, token: &[u8; 32]) -> Result<Option<Stored>, StoreError> {
     let mut statement =
         db.prepare_cached("SELECT expires_at, alias, spent_by FROM join_tokens WHERE hash = ?1")?;
-    let row = statement.query_row([token], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)));
+    let row = statement.query_row([token], |row| {
+        Ok(Stored { expires_at: row.get(0)?, alias: row.get(1)?, spent_by: row.get(2)? })
+    });
     Ok(row.optional()?)
 }
 

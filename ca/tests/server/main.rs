@@ -1,4 +1,11 @@
 //! The CA as agents and operators meet it: real listeners, real TLS, a real database.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "helpers of tests fail the test that calls them"
+)]
 
 mod harness;
 
