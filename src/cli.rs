@@ -34,15 +34,18 @@ pub(crate) struct Cli {
 /// What every command understands.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
-    /// When to use colours; `auto` also honours NO_COLOR
+    /// When to use colours: `auto`, which honours NO_COLOR, `always` or `never`
     #[arg(long, global = true, value_enum, default_value_t = Colour::Auto, value_name = "WHEN")]
+    #[arg(hide_possible_values = true, help_heading = COMMON)]
     pub(crate) color: Colour,
     /// Which log lines are written to stderr, as `level` or `target=level,...`
     #[arg(long, global = true, env = "VOUCHSAFE_LOG", value_name = "FILTER")]
+    #[arg(help_heading = COMMON)]
     pub(crate) log: Option<String>,
-    /// How log lines are written
+    /// How log lines are written: `text` or `json`
     #[arg(long, global = true, env = "VOUCHSAFE_LOG_FORMAT", value_enum)]
     #[arg(default_value_t = LogFormat::Text, value_name = "FORMAT")]
+    #[arg(hide_possible_values = true, help_heading = COMMON)]
     pub(crate) log_format: LogFormat,
 }
 
@@ -106,9 +109,9 @@ pub(crate) struct Man {
 /// How data is printed.
 #[derive(Debug, Clone, Copy, Args)]
 pub(crate) struct Output {
-    /// How to print: a table for people, one JSON document, or one JSON object a line
+    /// How to print: `table` for people, `json` for one document, `jsonl` for one object a line
     #[arg(short = 'o', long = "output", value_enum, default_value_t = Format::Table)]
-    #[arg(env = "VOUCHSAFE_OUTPUT", value_name = "FORMAT")]
+    #[arg(env = "VOUCHSAFE_OUTPUT", value_name = "FORMAT", hide_possible_values = true)]
     pub(crate) format: Format,
 }
 
@@ -131,6 +134,8 @@ pub(crate) enum LogFormat {
     /// One JSON object a line
     Json,
 }
+
+const COMMON: &str = "Common options";
 
 const AFTER_HELP: &str = "\
 Start here:

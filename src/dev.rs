@@ -25,7 +25,7 @@ use self::home::Home;
 use self::narrate::{Narrator, Step};
 use self::plan::Plan;
 use self::processes::{Binary, Processes};
-use self::tour::Tour;
+use self::tour::{After, Tour};
 
 /// Runs the tour.
 pub(crate) fn run(args: Dev) -> Result<Exit, Failure> {
@@ -49,16 +49,15 @@ async fn conduct<W: std::io::Write>(
     plan: Plan,
     binary: Binary,
     narrator: Narrator<W>,
-    once: bool,
-    kept: bool,
+    after: After,
 ) -> Result<Exit, Failure> {
     let mut stop = stop()?;
     let processes = Processes::new(plan.dir(), binary.clone());
     let mut tour = Tour { plan, binary, processes, narrator };
     let outcome = tokio::select! {
-        outcome = tour.take(kept) => match outcome {
-            Ok(()) if once => Ok(Exit::Done),
-            Ok(()) => stay(&mut tour, &mut stop).await,
+        outcome = tour.take(after) => match outcome {
+            Ok(()) if after.stays => stay(&mut tour, &mut stop).await,
+            Ok(()) => Ok(Exit::Done),
             Err(cause) => tour.fail(cause),
         },
         _ = stop.recv() => Err(Failure::because(Exit::Failed, "interrupted before the tour was over")),

@@ -107,6 +107,11 @@ pub(crate) fn stderr() -> anstream::Stderr {
     anstream::stderr()
 }
 
+/// A text of several lines without anything that would drive a terminal.
+pub(crate) fn shown_lines(text: &str) -> String {
+    text.lines().map(audit::shown).collect::<Vec<_>>().join("\n")
+}
+
 /// A time as RFC 3339 to the second, in UTC.
 pub(crate) fn time(at: std::time::SystemTime) -> String {
     use time::format_description::well_known::Rfc3339;

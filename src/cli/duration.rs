@@ -40,9 +40,16 @@ pub(crate) fn spell(time: Duration) -> String {
     let (days, hours, minutes) = (seconds / DAY, seconds / 3_600 % 24, seconds / 60 % 60);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
-        (0, _, _) => format!("{hours}h{minutes}m"),
-        (_, _, _) => format!("{days}d{hours}h"),
+        (0, 0, _) => two((minutes, "m"), (seconds % 60, "s")),
+        (0, _, _) => two((hours, "h"), (minutes, "m")),
+        (_, _, _) => two((days, "d"), (hours, "h")),
+    }
+}
+
+fn two((large, unit): (u64, &str), (small, smaller): (u64, &str)) -> String {
+    match small {
+        0 => format!("{large}{unit}"),
+        _ => format!("{large}{unit}{small}{smaller}"),
     }
 }
 
@@ -82,6 +89,6 @@ mod tests {
         let spelled: Vec<String> =
             [5, 65, 3_700, 90_000].into_iter().map(|seconds| spell(Duration::from_secs(seconds))).collect();
 
-        assert_eq!(spelled, ["5s", "1m5s", "1h1m", "1d1h"]);
+        assert_eq!(spelled, ["5s", "1m5s", "30m", "1h1m", "1d1h"]);
     }
 }

@@ -8,7 +8,7 @@ use super::config;
 use crate::cli::agent::{AgentCheck, AgentCommand, AgentConfig, AgentRun};
 use crate::daemon::{self, Carrier, Memory};
 use crate::exit::{Exit, Failure, OrExit as _};
-use crate::output::Row;
+use crate::output::{self, Row};
 
 /// Runs what the command line asks for.
 pub(crate) fn run(command: AgentCommand) -> Result<Exit, Failure> {
@@ -74,7 +74,7 @@ impl Row for Found {
     const SCHEMA: &'static str = "vouchsafe/finding/v1";
     const HEADINGS: &'static [&'static str] = &["ABOUT", "FOUND"];
     fn cells(&self) -> Vec<String> {
-        vec![self.0.about.clone(), audit::shown(&self.0.problem)]
+        vec![self.0.about.clone(), output::shown_lines(&self.0.problem)]
     }
 }
 

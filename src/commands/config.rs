@@ -168,4 +168,20 @@ mod tests {
 
         assert_eq!((table, json), (Exit::Unacceptable, Exit::Unacceptable));
     }
+
+    #[test]
+    fn the_example_configurations_are_accepted() {
+        let example = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/config").join(name);
+
+        let outcomes = [
+            parse(&example("ca.yaml"), ca::Config::parse).map(drop),
+            parse(&example("agent.yaml"), agent::Config::parse).map(drop),
+            parse(&example("proxy.yaml"), proxy::Config::parse).map(drop),
+            sources(&[example("policies")]).and_then(|sources| policy::compile(&sources)).map(drop),
+        ];
+
+        for outcome in outcomes {
+            assert!(outcome.is_ok(), "{}", outcome.unwrap_err());
+        }
+    }
 }

@@ -7,7 +7,7 @@ use super::config;
 use crate::cli::proxy::{ProxyCheck, ProxyCommand, ProxyConfig, ProxyRun};
 use crate::daemon::{self, Carrier, Memory};
 use crate::exit::{Exit, Failure, OrExit as _, describe};
-use crate::output::Row;
+use crate::output::{self, Row};
 
 /// Runs what the command line asks for.
 pub(crate) fn run(command: ProxyCommand) -> Result<Exit, Failure> {
@@ -79,7 +79,7 @@ impl Row for Found {
     const SCHEMA: &'static str = "vouchsafe/finding/v1";
     const HEADINGS: &'static [&'static str] = &["FOUND"];
     fn cells(&self) -> Vec<String> {
-        vec![audit::shown(&self.problem)]
+        vec![output::shown_lines(&self.problem)]
     }
 }
 

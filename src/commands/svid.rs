@@ -57,19 +57,36 @@ async fn watch(args: SvidWatch) -> Result<Exit, Failure> {
     let notice = Notice::new(args.exec, args.signal, args.pid_file);
     let mut backoff = Backoff::new(FIRST_PAUSE, LONGEST_PAUSE);
     let mut held = Held::Nothing;
+    let mut told = String::new();
     loop {
-        let cause = match open(&args.identity).await {
+        let ended = match open(&args.identity).await {
             Ok(mut updates) => {
                 follow(&args.identity, args.output.format, &notice, &mut updates, &mut held).await?
             }
-            Err(cause) => cause,
+            Err(cause) => Ended { updates: 0, cause },
         };
-        if cause.withdraws() {
+        if ended.updates > 0 {
+            backoff.reset();
+            told.clear();
+        }
+        if ended.cause.withdraws() {
             held.withdraw(&args.identity)?;
         }
-        warn!(cause = describe(&cause), socket = %args.identity.socket, "no identity at present, trying again");
+        let cause = describe(&ended.cause);
+        if cause != told {
+            warn!(cause, socket = %args.identity.socket, "no identity at present, trying until there is one");
+        }
+        told = cause;
         tokio::time::sleep(backoff.next(crypto::random_fraction().or_exit(Exit::Failed)?)).await;
     }
+}
+
+/// How a stream of updates ended.
+struct Ended {
+    /// How many updates there were.
+    updates: u64,
+    /// Why there are no more.
+    cause: WorkloadApiError,
 }
 
 async fn open(identity: &Identity) -> Result<X509Updates, WorkloadApiError> {
@@ -83,12 +100,14 @@ async fn follow(
     notice: &Notice,
     updates: &mut X509Updates,
     held: &mut Held,
-) -> Result<WorkloadApiError, Failure> {
+) -> Result<Ended, Failure> {
+    let mut count = 0;
     loop {
         let update = match updates.next().await {
             Ok(update) => update,
-            Err(cause) => return Ok(cause),
+            Err(cause) => return Ok(Ended { updates: count, cause }),
         };
+        count += 1;
         let arrived = Held::of(&update);
         if arrived == *held {
             continue;

@@ -17,7 +17,11 @@ use crate::output::{self, Format};
 /// Asks and prints; exits 3 when the process has no identity.
 pub(crate) fn run(args: &Whoami) -> Result<Exit, Failure> {
     let (socket, target) = whom(args)?;
-    let answer = block_on(async { whoami(&socket, target).await.map_err(failure) })?;
+    let mut answer = block_on(async { whoami(&socket, target).await.map_err(failure) })?;
+    // Entries that stand for nodes are no process's, however near.
+    answer
+        .near_misses
+        .retain(|near| !near.missing.iter().any(|selector| selector.starts_with(NODE_SELECTOR)));
     let mut to = output::stdout();
     let told = Told { schema: SCHEMA, fix: fix(&answer), seen: &answer };
     match args.output.format {
@@ -137,6 +141,9 @@ struct Told<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     fix: Option<String>,
 }
+
+/// What entries ask of agents, never of processes.
+const NODE_SELECTOR: &str = "spiffe_id:";
 
 /// The JSON shape of an answer.
 const SCHEMA: &str = "vouchsafe/whoami/v1";

@@ -83,7 +83,8 @@ impl<W: Write> Narrator<W> {
     pub(crate) fn banner(&mut self, sentence: &str) -> io::Result<()> {
         match self.format {
             Format::Table => writeln!(self.to, "{}\n", sentence.red().bold()),
-            Format::Json | Format::Jsonl => Ok(()),
+            // Standard output is for programs then.
+            Format::Json | Format::Jsonl => writeln!(crate::output::stderr(), "{}", sentence.red().bold()),
         }
     }
 

@@ -24,9 +24,18 @@ pub(crate) struct Tour<W> {
     pub(crate) narrator: Narrator<W>,
 }
 
+/// What is left when the tour is over.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct After {
+    /// Whether everything stays up.
+    pub(crate) stays: bool,
+    /// Whether the files stay.
+    pub(crate) kept: bool,
+}
+
 impl<W: Write> Tour<W> {
     /// Takes every step; the first that does not hold ends it.
-    pub(crate) async fn take(&mut self, kept: bool) -> anyhow::Result<()> {
+    pub(crate) async fn take(&mut self, after: After) -> anyhow::Result<()> {
         self.narrator.banner(BANNER)?;
         self.start_ca().await?;
         self.admit_agent().await?;
@@ -40,7 +49,7 @@ impl<W: Write> Tour<W> {
         self.explain().await?;
         self.edit_policy().await?;
         self.call_again().await?;
-        self.go_on(kept)
+        self.go_on(after)
     }
 
     /// Tells why the tour ended early, and makes it the reason for the exit code.
@@ -261,13 +270,15 @@ impl<W: Write> Tour<W> {
         self.tell(step)
     }
 
-    fn go_on(&mut self, kept: bool) -> anyhow::Result<()> {
+    fn go_on(&mut self, after: After) -> anyhow::Result<()> {
         let plan = &self.plan;
-        let files = match kept {
-            true => "they stay",
-            false => "they are removed at the end; --keep DIR leaves them",
+        let files =
+            if after.kept { "they stay" } else { "they are removed at the end; --keep DIR leaves them" };
+        let title = match after.stays {
+            true => "Go on by hand; Ctrl-C ends it",
+            false => "Without --once it would stay up, to go on by hand",
         };
-        let mut step = Step::new("by_hand", "Go on by hand; Ctrl-C ends it")
+        let mut step = Step::new("by_hand", title)
             .fact("files", format!("{} ({files})", plan.dir().display()))
             .fact("policies", plan.path(POLICIES).display().to_string());
         if let Some(dir) = self.binary.0.parent() {

@@ -26,7 +26,7 @@ fn a_whole_entry_shows_its_rights_and_life_time() {
 
     let text = printed(|to| one(to, Format::Table, &WholeEntry(EntryRow::new(&entry))));
 
-    assert!(text.contains("certificates live  30m0s\n"), "{text}");
+    assert!(text.contains("certificates live  30m\n"), "{text}");
     assert!(text.contains("rights             admin\n"), "{text}");
     assert!(text.contains("expires            never\n"), "{text}");
 }
