@@ -131,6 +131,12 @@ async fn open(config: &Config) -> Result<(State, Writer), RunError> {
     let (store, writer, Loaded { changes, authorities }) =
         Store::open(&path, &config.trust_domain, move |changes| published.apply(changes))?;
     registry.apply(changes);
+    if config.entries_dir.is_none() {
+        let entries = store.release_files().await.map_err(RotationError::Store)?;
+        if entries > 0 {
+            tracing::info!(entries, "no entries directory is configured, its entries can be changed by hand");
+        }
+    }
     let settings = Settings {
         trust_domain: config.trust_domain.clone(),
         server_id: server_id.clone(),

@@ -3,6 +3,7 @@
 //! Both serve the same methods behind the same gate; they differ in what a connection proves.
 
 use std::{
+    future::Future,
     io,
     pin::Pin,
     sync::Arc,
@@ -13,6 +14,7 @@ use std::{
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     sync::OwnedSemaphorePermit,
+    time::Sleep,
 };
 use tonic::transport::server::{Connected, Server};
 
@@ -28,7 +30,25 @@ pub(crate) mod tls;
 pub(crate) struct Connection<S> {
     stream: S,
     origin: Origin,
+    lasts: Lasts,
     _place: OwnedSemaphorePermit,
+}
+
+/// How long a connection may be used.
+pub(crate) enum Lasts {
+    /// As long as the other end likes.
+    Open,
+    /// Until then.
+    Until(Pin<Box<Sleep>>),
+}
+
+impl Lasts {
+    fn is_over(&mut self, context: &mut Context<'_>) -> bool {
+        match self {
+            Self::Open => false,
+            Self::Until(end) => end.as_mut().poll(context).is_ready(),
+        }
+    }
 }
 
 impl<S> Connected for Connection<S> {
@@ -45,6 +65,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // A reader is always waiting here, so the end comes on time even where nothing is sent.
+        if self.lasts.is_over(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.stream).poll_read(cx, buf)
     }
 }
@@ -109,3 +133,28 @@ const MAX_RESETS: usize = 64;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests under way may go on after the order to stop.
 const DRAIN: Duration = Duration::from_secs(3);
+
+#[cfg(test)]
+mod tests {
+    use tokio::{io::AsyncReadExt, sync::Semaphore};
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_ends_when_its_time_is_over_even_if_nothing_is_sent() {
+        let (near, _far) = tokio::io::duplex(16);
+        let places = Arc::new(Semaphore::new(1));
+        let mut connection = Connection {
+            stream: near,
+            origin: Origin::Local { uid: 0, gid: 0 },
+            lasts: Lasts::Until(Box::pin(tokio::time::sleep(Duration::from_secs(60)))),
+            _place: places.clone().try_acquire_owned().unwrap(),
+        };
+
+        let ended = connection.read_u8().await.unwrap_err();
+        drop(connection);
+
+        assert_eq!(ended.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(places.available_permits(), 1);
+    }
+}

@@ -17,7 +17,7 @@ use tokio::{
     sync::Semaphore,
 };
 
-use super::Connection;
+use super::{Connection, Lasts};
 use crate::access::Origin;
 
 /// Why there is no admin socket.
@@ -94,7 +94,10 @@ pub(crate) fn incoming(listener: UnixListener) -> impl Stream<Item = io::Result<
             match accepted {
                 Ok((stream, caller)) => {
                     let origin = Origin::Local { uid: caller.uid(), gid: caller.gid() };
-                    return Some((Ok(Connection { stream, origin, _place: place }), (listener, places)));
+                    return Some((
+                        Ok(Connection { stream, origin, lasts: Lasts::Open, _place: place }),
+                        (listener, places),
+                    ));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "no admin connection could be accepted");

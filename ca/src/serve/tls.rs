@@ -1,10 +1,15 @@
 //! The TLS listener. Handshakes run beside the accept loop, so many at once and no longer than a moment each.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use futures_util::{Stream, stream};
 use identity::{
-    Credentials,
+    Credentials, Peer,
     tls::{ALPN_H2, ClientAuth, HandshakeError, TlsError, accept, server_config},
 };
 use rustls::ServerConfig;
@@ -15,7 +20,7 @@ use tokio::{
 };
 use tokio_rustls::server::TlsStream;
 
-use super::Connection;
+use super::{Connection, Lasts};
 use crate::{access::Origin, metrics::Metrics, services::Core};
 
 /// Accepts connections and hands those with a sound handshake to `connections`, until the CA stops.
@@ -26,7 +31,7 @@ pub(crate) async fn run(
 ) -> Result<(), TlsError> {
     let mut signing = core.signing.clone();
     let mut config = configure(&signing.borrow_and_update().credentials)?;
-    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    let (agents, strangers) = (places(MAX_CONNECTIONS), places(MAX_STRANGERS));
     let turns = Arc::new(Semaphore::new(MAX_HANDSHAKES));
     let mut handshakes = JoinSet::new();
     loop {
@@ -51,11 +56,13 @@ pub(crate) async fn run(
                 continue;
             }
         };
-        let Ok(place) = places.clone().try_acquire_owned() else {
-            tracing::warn!(%source, limit = MAX_CONNECTIONS, "connection refused, too many are open");
-            continue;
+        let handshake = Handshake {
+            config: config.clone(),
+            source,
+            agents: agents.clone(),
+            strangers: strangers.clone(),
+            metrics: core.metrics.clone(),
         };
-        let handshake = Handshake { config: config.clone(), source, place, metrics: core.metrics.clone() };
         let connections = connections.clone();
         handshakes.spawn(async move {
             if let Some(connection) = handshake.run(stream).await {
@@ -65,6 +72,10 @@ pub(crate) async fn run(
             drop(turn);
         });
     }
+}
+
+fn places(limit: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(limit))
 }
 
 /// A turn comes first: while all are taken, strangers wait in the kernel's queue.
@@ -80,7 +91,8 @@ async fn next(
 struct Handshake {
     config: Arc<ServerConfig>,
     source: SocketAddr,
-    place: OwnedSemaphorePermit,
+    agents: Arc<Semaphore>,
+    strangers: Arc<Semaphore>,
     metrics: Metrics,
 }
 
@@ -89,11 +101,19 @@ impl Handshake {
         let source = self.source;
         // Small messages both ways: waiting to fill a packet only costs time.
         let _ = stream.set_nodelay(true);
-        let failure = match tokio::time::timeout(HANDSHAKE_TIMEOUT, accept(self.config, stream)).await {
-            Ok(Ok((peer, stream))) => {
-                let origin = Origin::Remote { source, peer };
-                return Some(Connection { stream, origin, _place: self.place });
-            }
+        let failure = match tokio::time::timeout(HANDSHAKE_TIMEOUT, accept(self.config.clone(), stream)).await
+        {
+            Ok(Ok((peer, stream))) => match self.place(peer.as_ref()) {
+                Some((place, life)) => {
+                    let lasts = Lasts::Until(Box::pin(tokio::time::sleep(life)));
+                    let origin = Origin::Remote { source, peer };
+                    return Some(Connection { stream, origin, lasts, _place: place });
+                }
+                None => {
+                    tracing::warn!(%source, "connection refused, too many are open");
+                    "too_many_connections"
+                }
+            },
             Ok(Err(HandshakeError::Io(_))) => "connection_failed",
             Ok(Err(error)) => {
                 tracing::info!(%source, reason = error.reason(), error = %crate::chain(&error), "TLS handshake refused");
@@ -104,6 +124,19 @@ impl Handshake {
         tracing::debug!(%source, reason = failure, "TLS handshake failed");
         self.metrics.handshake_failed();
         None
+    }
+}
+
+impl Handshake {
+    /// Who proves an identity has a place until that ends. Who does not has come to attest, which takes a moment.
+    fn place(&self, peer: Option<&Peer>) -> Option<(OwnedSemaphorePermit, Duration)> {
+        let (places, life) = match peer {
+            Some(peer) => {
+                (&self.agents, peer.not_after().duration_since(SystemTime::now()).unwrap_or_default())
+            }
+            None => (&self.strangers, STRANGER_LIFE),
+        };
+        Some((places.clone().try_acquire_owned().ok()?, life))
     }
 }
 
@@ -121,8 +154,12 @@ pub(crate) fn incoming(
     )
 }
 
-/// Connections held at once. An agent needs one.
-const MAX_CONNECTIONS: usize = 16_384;
+/// Connections held at once of those that prove an identity. An agent needs one.
+const MAX_CONNECTIONS: usize = 12_288;
+/// Connections held at once of those that prove nothing.
+const MAX_STRANGERS: usize = 2048;
+/// How long they are held.
+const STRANGER_LIFE: Duration = Duration::from_secs(60);
 /// Handshakes at once; more wait in the kernel.
 const MAX_HANDSHAKES: usize = 256;
 /// How long one may take.

@@ -6,7 +6,7 @@ use identity::{SpiffeId, TrustDomain, crypto::CryptoError};
 use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::{EntryPatch, Store, StoreError};
-use crate::model::{Change, Entry, EntryId, EntrySpec, InvalidEntry, Origin};
+use crate::model::{Change, Entry, EntryId, EntrySpec, InvalidEntry, Origin, Selector};
 
 /// What became of an entry that was to be created.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -132,6 +132,19 @@ impl Store {
         now: i64,
     ) -> Result<Reconciled, ReconcileError> {
         self.submit(move |db, changes| reconcile(db, wanted, now, changes)).await
+    }
+
+    /// Gives the entries of the files to the API, for a CA that has no entries directory any more. Returns how many.
+    pub async fn release_files(&self) -> Result<usize, StoreError> {
+        self.submit(move |db, changes| {
+            let released = of_files(db)?;
+            db.execute("UPDATE entries SET origin = 'api' WHERE origin = 'files'", [])?;
+            let count = released.len();
+            let released = released.into_iter().map(|entry| Entry { origin: Origin::Api, ..entry });
+            changes.extend(released.map(|entry| Change::EntryPut(Arc::new(entry))));
+            Ok(count)
+        })
+        .await
     }
 
     /// Removes entries and join tokens whose time is over. Returns how many entries went.
@@ -261,7 +274,19 @@ fn put(db: &Connection, entry: Entry, changes: &mut Vec<Change>) -> Result<(), S
     Ok(())
 }
 
-pub(super) fn remove(db: &Connection, id: EntryId, changes: &mut Vec<Change>) -> Result<(), StoreError> {
+/// Removes the entries with this parent and exactly these selectors.
+pub(super) fn remove_where(
+    db: &Connection,
+    parent: &SpiffeId,
+    selectors: &[Selector],
+    changes: &mut Vec<Change>,
+) -> Result<(), StoreError> {
+    let selectors = json("selectors", &selectors)?;
+    let found = select(db, "WHERE parent_id = ?1 AND selectors = ?2", &[parent.as_str(), &selectors])?;
+    found.into_iter().try_for_each(|entry| remove(db, entry.id, changes))
+}
+
+fn remove(db: &Connection, id: EntryId, changes: &mut Vec<Change>) -> Result<(), StoreError> {
     db.prepare_cached("DELETE FROM entries WHERE id = ?1")?.execute([id.as_str()])?;
     changes.push(Change::EntryGone(id));
     Ok(())

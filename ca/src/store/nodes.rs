@@ -82,13 +82,14 @@ impl Store {
         .await
     }
 
-    /// Forgets an agent and its join token; it must attest anew.
+    /// Forgets an agent, its join token and the alias that came with it; it must attest anew.
     pub async fn delete_node(&self, id: SpiffeId) -> Result<(), NodeError> {
         self.submit(move |db, changes| {
             if db.execute("DELETE FROM nodes WHERE id = ?1", [id.as_str()])? == 0 {
                 return Err(NodeError::NotFound(id));
             }
             tokens::forget(db, &id)?;
+            tokens::forget_alias(db, &id, changes)?;
             changes.push(Change::NodeGone(id));
             Ok(())
         })

@@ -4,7 +4,7 @@
 //! The `events` table numbers every committed change without gaps, so that a second reader of
 //! the same database can follow and notice what it missed.
 
-use std::{os::unix::fs::OpenOptionsExt, path::Path};
+use std::{os::unix::fs::OpenOptionsExt, path::Path, time::Duration};
 
 use identity::TrustDomain;
 use rusqlite::{Connection, OptionalExtension, Transaction, TransactionBehavior, params};
@@ -45,6 +45,7 @@ fn prepare(connection: &Connection) -> rusqlite::Result<()> {
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON; PRAGMA secure_delete = ON;")?;
     connection.set_prepared_statement_cache_capacity(STATEMENT_CACHE);
+    connection.busy_timeout(BUSY)?;
     Ok(())
 }
 
@@ -150,5 +151,7 @@ const MIGRATIONS: &[&str] = &["
 const VERSION: i64 = MIGRATIONS.len() as i64;
 /// Changes kept in the log.
 const MAX_EVENTS: i64 = 100_000;
+/// How long a write waits for another program that holds the file, such as a backup.
+const BUSY: Duration = Duration::from_secs(1);
 /// Statements kept prepared.
 const STATEMENT_CACHE: usize = 64;

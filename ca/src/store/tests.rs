@@ -180,6 +180,34 @@ async fn files_own_their_entries_and_leave_the_others_alone() {
 }
 
 #[tokio::test]
+async fn entries_of_files_become_hand_made_without_a_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = Opened::at(&dir.path().join("ca.db"));
+    ca.store.reconcile_files(vec![spec("/a", "unix:uid:1")], 5).await.unwrap();
+
+    assert_eq!(ca.store.release_files().await.unwrap(), 1);
+
+    let deleted = ca.store.delete_entries(vec![ca.entry("/a").id.clone()]).await.unwrap();
+    assert!(deleted[0].is_ok());
+    assert_eq!(ca.ids(), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_evicted_agent_takes_its_alias_along_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let ca = Opened::at(&dir.path().join("ca.db"));
+    ca.token("12345678", 100, Some("/node/a")).await.unwrap();
+    ca.attest("12345678", 1, 50).await.unwrap();
+    let mut below = spec("/web", "unix:uid:1");
+    below.parent_id = agent("12345678");
+    ca.create(&[below]).await;
+
+    ca.store.delete_node(agent("12345678")).await.unwrap();
+
+    assert_eq!(ca.ids(), ["/web"]);
+}
+
+#[tokio::test]
 async fn files_that_collide_with_a_hand_made_entry_change_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let ca = Opened::at(&dir.path().join("ca.db"));
@@ -233,6 +261,23 @@ async fn one_authority_is_active_and_the_bundle_number_grows() {
     let states: Vec<_> = active.records.iter().map(|record| (record.id.as_str(), record.state)).collect();
     assert_eq!(states, [("aa", State::Retired), ("bb", State::Active)]);
     assert_eq!((active.sequence, pruned.sequence, pruned.records.len()), (3, 4, 1));
+}
+
+#[tokio::test]
+async fn a_write_that_the_database_refuses_is_neither_acknowledged_nor_visible_and_the_next_one_works() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("ca.db");
+    let ca = Opened::at(&path);
+    let other = Connection::open(&path).unwrap();
+    other.execute_batch("BEGIN EXCLUSIVE").unwrap();
+
+    let refused = ca.store.create_entries(vec![(None, spec("/a", "unix:uid:1"))], 1).await;
+    assert!(matches!(refused, Err(StoreError::Database(_))));
+    assert_eq!(ca.ids(), [""; 0]);
+
+    other.execute_batch("ROLLBACK").unwrap();
+    ca.create(&[spec("/b", "unix:uid:1")]).await;
+    assert_eq!(ca.ids(), ["/b"]);
 }
 
 #[tokio::test]

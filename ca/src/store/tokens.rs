@@ -132,13 +132,26 @@ fn give_alias(
     now: i64,
     changes: &mut Vec<Change>,
 ) -> Result<(), AttestError> {
-    let selector = Selector { kind: "spiffe_id".into(), value: agent.as_str().into() };
-    let spec = EntrySpec::new(alias, agent, vec![selector]);
+    let selectors = alias_selectors(&agent);
+    let spec = EntrySpec::new(alias, agent, selectors);
     match entries::create(db, None::<EntryId>, spec, now, changes) {
         Ok(_) => Ok(()),
         Err(entries::WriteError::Store(error)) => Err(error.into()),
         Err(refused) => Err(StoreError::Malformed { what: "alias", detail: refused.to_string() }.into()),
     }
+}
+
+fn alias_selectors(agent: &SpiffeId) -> Vec<Selector> {
+    vec![Selector { kind: "spiffe_id".into(), value: agent.as_str().into() }]
+}
+
+/// Removes the alias that `agent` got with its token: the agent's identity never comes back.
+pub(super) fn forget_alias(
+    db: &Connection,
+    agent: &SpiffeId,
+    changes: &mut Vec<Change>,
+) -> Result<(), StoreError> {
+    entries::remove_where(db, agent, &alias_selectors(agent), changes)
 }
 
 /// Returns the alias of a token that is good for `key`.

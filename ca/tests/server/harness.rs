@@ -131,6 +131,15 @@ impl TestCa {
         Endpoint::from_static("http://ca.invalid").connect_with_connector(connector).await.unwrap()
     }
 
+    /// Sends something that is not TLS, and waits for the end of the connection.
+    pub(crate) async fn plaintext(&self) {
+        let mut stream = TcpStream::connect(self.ready.listen).await.unwrap();
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let mut answer = Vec::new();
+        // A reset is as good an end as any.
+        let _ = stream.read_to_end(&mut answer).await;
+    }
+
     /// The whole answer to a plain GET on the metrics listener.
     pub(crate) async fn http(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.ready.metrics.unwrap()).await.unwrap();
@@ -162,6 +171,17 @@ impl Agent {
 
     pub(crate) async fn reconnect(&self, ca: &TestCa) -> Self {
         Self { svid: self.svid.clone(), channel: ca.channel_with(self.svid.clone()).await }
+    }
+
+    /// Calls another CA, whose root it knows, with the certificate that this one's CA issued.
+    pub(crate) async fn try_other_ca(&self, other: &TestCa) -> Result<(), Box<dyn std::error::Error>> {
+        let credentials = Credentials::new(self.svid.clone(), BundleSet::from_iter([other.bundle().await]))?;
+        let config = client_config(&credentials, expected(), &[ALPN_H2])?;
+        let stream = TcpStream::connect(other.ready.listen).await?;
+        let (_, mut stream) = connect(config, stream).await?;
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await?;
+        stream.read_u8().await?;
+        Ok(())
     }
 
     pub(crate) fn id(&self) -> &SpiffeId {

@@ -306,6 +306,29 @@ async fn metrics_count_what_happened() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_client_without_tls_or_with_a_foreign_certificate_is_not_let_in() {
+    let ca = TestCa::start().await;
+    let foreign = TestCa::start().await;
+    let client = foreign.client().await;
+    let stranger = Agent::attest(&foreign, &client).await;
+
+    ca.plaintext().await;
+    harness::until("the plaintext is counted", async || failed_handshakes(&ca).await == 1).await;
+    let refused = stranger.try_other_ca(&ca).await;
+
+    assert!(refused.is_err());
+    harness::until("the foreign certificate is counted", async || failed_handshakes(&ca).await >= 2).await;
+    ca.stop().await;
+    foreign.stop().await;
+}
+
+async fn failed_handshakes(ca: &TestCa) -> usize {
+    let metrics = ca.http("/metrics").await;
+    let line = metrics.lines().find(|line| line.starts_with("vouchsafe_ca_handshakes_failed_total"));
+    line.and_then(|line| line.rsplit(' ').next()).unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_first_sync_with_ids_breaks_the_protocol() {
     let ca = TestCa::start().await;
     let client = ca.client().await;
