@@ -6,6 +6,7 @@
 //! first bit set in a section is the rule that decides. Nothing here allocates while deciding.
 
 mod connection;
+mod hashing;
 mod prefixes;
 mod request;
 mod row;
@@ -32,6 +33,7 @@ pub(crate) struct Index {
     tcp_allow: Section,
     connection: ConnectionIndex,
     request: RequestIndex,
+    size: Size,
 }
 
 /// Neighbouring rules of one effect and layer.
@@ -83,16 +85,25 @@ impl Index {
         let [tcp_deny, http_deny, http_allow, tcp_allow] = sections.map(|rules| section(rules, &mut slots));
         let connection = ConnectionIndex::build(numbered(&slots));
         let request = RequestIndex::build(numbered(&slots));
-        Self { slots: slots.into(), tcp_deny, http_deny, http_allow, tcp_allow, connection, request }
+        let size = Size::of(slots.len() / 64);
+        Self { slots: slots.into(), tcp_deny, http_deny, http_allow, tcp_allow, connection, request, size }
     }
 
     /// Finds the first rules that match a connection to a port that is served as opaque TCP.
     pub(crate) fn tcp(&self, connection: &Connection<'_>) -> Hits {
+        match self.size {
+            Size::Small => self.tcp_by::<SMALL>(connection),
+            Size::Middle => self.tcp_by::<MIDDLE>(connection),
+            Size::Large => self.tcp_by::<CHUNK>(connection),
+        }
+    }
+
+    fn tcp_by<const N: usize>(&self, connection: &Connection<'_>) -> Hits {
         let mut hits = Hits::default();
-        let mut buffer = [0u64; CHUNK];
-        for from in (0..self.tcp_allow.words.end).step_by(CHUNK) {
-            let words = window(&mut buffer, from, self.tcp_allow.words.end);
-            self.connection.narrow(connection, from, words);
+        let (mut buffer, mut spare) = ([0u64; N], [0u64; N]);
+        for from in (0..self.tcp_allow.words.end).step_by(N) {
+            let (words, spare) = windows(&mut buffer, &mut spare, self.tcp_allow.words.end - from);
+            self.connection.narrow(connection, from, words, spare);
             first(&mut hits.tcp_deny, &self.tcp_deny, from, words);
             first(&mut hits.http_deny, &self.http_deny, from, words);
             first(&mut hits.tcp_allow, &self.tcp_allow, from, words);
@@ -103,12 +114,20 @@ impl Index {
     /// Finds the rules that match a connection to a port that is served as HTTP, as far as they can be known before
     /// the request, and writes those that depend on it to `residual`.
     pub(crate) fn http_connection(&self, connection: &Connection<'_>, residual: &mut [u64]) -> Hits {
+        match self.size {
+            Size::Small => self.http_connection_by::<SMALL>(connection, residual),
+            Size::Middle => self.http_connection_by::<MIDDLE>(connection, residual),
+            Size::Large => self.http_connection_by::<CHUNK>(connection, residual),
+        }
+    }
+
+    fn http_connection_by<const N: usize>(&self, connection: &Connection<'_>, residual: &mut [u64]) -> Hits {
         let mut hits = Hits::default();
-        let mut buffer = [0u64; CHUNK];
+        let (mut buffer, mut spare) = ([0u64; N], [0u64; N]);
         let http = self.http_words();
-        for from in (0..http.end).step_by(CHUNK) {
-            let words = window(&mut buffer, from, http.end);
-            self.connection.narrow(connection, from, words);
+        for from in (0..http.end).step_by(N) {
+            let (words, spare) = windows(&mut buffer, &mut spare, http.end - from);
+            self.connection.narrow(connection, from, words, spare);
             first(&mut hits.tcp_deny, &self.tcp_deny, from, words);
             first(&mut hits.http_allow, &self.http_allow, from, words);
             let kept = words.iter().skip(http.start.saturating_sub(from));
@@ -121,16 +140,23 @@ impl Index {
 
     /// Finds the first rules that match a request, among those left over from its connection.
     pub(crate) fn http_request(&self, residual: &[u64], request: &Request<'_>) -> Hits {
+        match self.size {
+            Size::Small => self.http_request_by::<SMALL>(residual, request),
+            Size::Middle => self.http_request_by::<MIDDLE>(residual, request),
+            Size::Large => self.http_request_by::<CHUNK>(residual, request),
+        }
+    }
+
+    fn http_request_by<const N: usize>(&self, residual: &[u64], request: &Request<'_>) -> Hits {
         let mut hits = Hits::default();
-        let mut buffer = [0u64; CHUNK];
-        let http = self.http_words();
-        for (chunk, source) in residual.chunks(CHUNK).enumerate() {
-            let from = http.start + chunk * CHUNK;
-            let words = window(&mut buffer, from, http.end);
+        let (mut buffer, mut spare) = ([0u64; N], [0u64; N]);
+        for (chunk, source) in residual.chunks(N).enumerate() {
+            let from = self.http_deny.words.start + chunk * N;
+            let (words, spare) = windows(&mut buffer, &mut spare, source.len());
             for (word, source) in words.iter_mut().zip(source) {
                 *word = *source;
             }
-            self.request.narrow(request, from, words);
+            self.request.narrow(request, from, words, spare);
             self.look_at_request(request, from, words, &mut hits);
         }
         hits
@@ -138,16 +164,24 @@ impl Index {
 
     /// Finds the first rules that match a connection and a request on it.
     pub(crate) fn http_whole(&self, connection: &Connection<'_>, request: &Request<'_>) -> Hits {
+        match self.size {
+            Size::Small => self.http_whole_by::<SMALL>(connection, request),
+            Size::Middle => self.http_whole_by::<MIDDLE>(connection, request),
+            Size::Large => self.http_whole_by::<CHUNK>(connection, request),
+        }
+    }
+
+    fn http_whole_by<const N: usize>(&self, connection: &Connection<'_>, request: &Request<'_>) -> Hits {
         let mut hits = Hits::default();
-        let mut buffer = [0u64; CHUNK];
+        let (mut buffer, mut spare) = ([0u64; N], [0u64; N]);
         let http = self.http_words();
-        for from in (0..http.end).step_by(CHUNK) {
-            let words = window(&mut buffer, from, http.end);
-            self.connection.narrow(connection, from, words);
+        for from in (0..http.end).step_by(N) {
+            let (words, spare) = windows(&mut buffer, &mut spare, http.end - from);
+            self.connection.narrow(connection, from, words, spare);
             first(&mut hits.tcp_deny, &self.tcp_deny, from, words);
             let skipped = http.start.saturating_sub(from).min(words.len());
-            let (_, requests) = words.split_at_mut(skipped);
-            self.request.narrow(request, from + skipped, requests);
+            let ((_, requests), (_, spare)) = (words.split_at_mut(skipped), spare.split_at_mut(skipped));
+            self.request.narrow(request, from + skipped, requests, spare);
             self.look_at_request(request, from, words, &mut hits);
         }
         hits
@@ -200,9 +234,9 @@ fn numbered(slots: &[Option<Arc<Rule>>]) -> impl Iterator<Item = (u32, &Rule)> {
     (0u32..).zip(slots).filter_map(|(number, slot)| slot.as_deref().map(|rule| (number, rule)))
 }
 
-fn window(buffer: &mut [u64; CHUNK], from: usize, end: usize) -> &mut [u64] {
-    let length = end.saturating_sub(from).min(CHUNK);
-    buffer.get_mut(..length).unwrap_or_default()
+fn windows<'b>(buffer: &'b mut [u64], spare: &'b mut [u64], left: usize) -> (&'b mut [u64], &'b mut [u64]) {
+    let length = left.min(buffer.len());
+    (buffer.get_mut(..length).unwrap_or_default(), spare.get_mut(..length).unwrap_or_default())
 }
 
 fn first(found: &mut Option<usize>, section: &Section, from: usize, words: &[u64]) {
@@ -220,8 +254,32 @@ fn first(found: &mut Option<usize>, section: &Section, from: usize, words: &[u64
     });
 }
 
-/// Words looked at in one pass: enough for ten thousand rules, little enough for the stack.
-const CHUNK: usize = 192;
+/// How many words a pass takes: as many as there are, up to [`CHUNK`]; clearing more would cost more than the decision.
+#[derive(Clone, Copy, Debug)]
+enum Size {
+    Small,
+    Middle,
+    Large,
+}
+
+impl Size {
+    fn of(words: usize) -> Self {
+        match words {
+            words if words <= SMALL => Self::Small,
+            words if words <= MIDDLE => Self::Middle,
+            _ => Self::Large,
+        }
+    }
+}
+
+/// Words of a pass for a thousand rules.
+const SMALL: usize = 16;
+
+/// Words of a pass for four thousand rules.
+const MIDDLE: usize = 64;
+
+/// Words of a pass for more: enough for thirty thousand rules, little enough for the stack.
+const CHUNK: usize = 512;
 
 #[cfg(test)]
 mod tests;

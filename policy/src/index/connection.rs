@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::CHUNK;
+use super::hashing::ShortHash;
 use super::prefixes::{Prefixes, PrefixesBuilder};
 use super::row::Row;
 use super::trie::Trie;
@@ -39,8 +39,15 @@ impl ConnectionIndex {
         build.finish()
     }
 
-    /// Writes the rules that match the connection to `out`, whose first word is the word `from` of the whole.
-    pub(super) fn narrow(&self, connection: &Connection<'_>, from: usize, out: &mut [u64]) {
+    /// Writes the rules that match the connection to `out`, whose first word is the word `from` of the whole. `spare` is as
+    /// long, and holds nothing afterwards that is of use.
+    pub(super) fn narrow(
+        &self,
+        connection: &Connection<'_>,
+        from: usize,
+        out: &mut [u64],
+        spare: &mut [u64],
+    ) {
         out.fill(0);
         match connection.peer {
             PeerIdentity::Authenticated(id) => {
@@ -48,19 +55,22 @@ impl ConnectionIndex {
                 self.anyone.add_to(from, out);
                 self.from.add_to(name, segments, from, out);
                 if !self.except.is_empty() {
-                    remove(out, |spared| self.except.add_to(name, segments, from, spared));
+                    remove(out, spare, |spared| self.except.add_to(name, segments, from, spared));
                 }
             }
             PeerIdentity::Unauthenticated => self.unauthenticated.add_to(from, out),
         }
+        if out.iter().all(|word| *word == 0) {
+            return;
+        }
         if !self.every_port {
-            keep(out, |fitting| {
+            keep(out, spare, |fitting| {
                 self.port_any.add_to(from, fitting);
                 self.ports.add_to(u128::from(connection.port), from, fitting);
             });
         }
         if !self.every_net {
-            keep(out, |fitting| {
+            keep(out, spare, |fitting| {
                 self.net_any.add_to(from, fitting);
                 match connection.source.to_canonical() {
                     IpAddr::V4(source) => self.v4.add_to(u128::from(u32::from(source)), from, fitting),
@@ -71,22 +81,19 @@ impl ConnectionIndex {
     }
 }
 
-/// Keeps in `out` what `fill` writes.
-pub(super) fn keep(out: &mut [u64], fill: impl FnOnce(&mut [u64])) {
-    let mut buffer = [0u64; CHUNK];
-    let fitting = buffer.get_mut(..out.len()).unwrap_or_default();
-    fill(fitting);
-    // A window is never longer than the buffer; were it, what could not be looked up would not match.
-    for (index, word) in out.iter_mut().enumerate() {
-        *word &= fitting.get(index).copied().unwrap_or(0);
+/// Keeps in `out` what `fill` writes into `spare`, which is as long.
+pub(super) fn keep(out: &mut [u64], spare: &mut [u64], fill: impl FnOnce(&mut [u64])) {
+    spare.fill(0);
+    fill(spare);
+    for (word, fitting) in out.iter_mut().zip(spare) {
+        *word &= *fitting;
     }
 }
 
-fn remove(out: &mut [u64], fill: impl FnOnce(&mut [u64])) {
-    let mut buffer = [0u64; CHUNK];
-    let spared = buffer.get_mut(..out.len()).unwrap_or_default();
-    fill(spared);
-    for (word, spared) in out.iter_mut().zip(spared) {
+fn remove(out: &mut [u64], spare: &mut [u64], fill: impl FnOnce(&mut [u64])) {
+    spare.fill(0);
+    fill(spare);
+    for (word, spared) in out.iter_mut().zip(spare) {
         *word &= !*spared;
     }
 }
@@ -94,7 +101,7 @@ fn remove(out: &mut [u64], fill: impl FnOnce(&mut [u64])) {
 /// Rules by the identities they name.
 #[derive(Debug)]
 struct Identities {
-    literals: HashMap<Arc<str>, Row>,
+    literals: HashMap<Arc<str>, Row, ShortHash>,
     patterns: Trie<Row>,
     has_patterns: bool,
 }
@@ -115,14 +122,14 @@ impl Identities {
 }
 
 struct IdentitiesBuilder {
-    literals: HashMap<Arc<str>, Vec<u32>>,
+    literals: HashMap<Arc<str>, Vec<u32>, ShortHash>,
     patterns: Trie<Vec<u32>>,
     has_patterns: bool,
 }
 
 impl Default for IdentitiesBuilder {
     fn default() -> Self {
-        Self { literals: HashMap::new(), patterns: Trie::new(), has_patterns: false }
+        Self { literals: HashMap::default(), patterns: Trie::new(), has_patterns: false }
     }
 }
 

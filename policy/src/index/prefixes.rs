@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::RangeInclusive;
 
+use super::hashing::ShortHash;
 use super::row::Row;
 
 /// Rules that ask for one of some prefixes, while the index is built.
@@ -33,7 +34,7 @@ impl PrefixesBuilder {
     }
 
     pub(crate) fn finish(self, width: u8) -> Prefixes {
-        let mut levels: BTreeMap<u8, HashMap<u128, Row>> = BTreeMap::new();
+        let mut levels: BTreeMap<u8, HashMap<u128, Row, ShortHash>> = BTreeMap::new();
         for ((length, value), rules) in self.levels {
             levels.entry(length).or_default().insert(value, Row::new(rules));
         }
@@ -45,7 +46,7 @@ impl PrefixesBuilder {
 #[derive(Debug)]
 pub(crate) struct Prefixes {
     width: u8,
-    levels: Vec<(u8, HashMap<u128, Row>)>,
+    levels: Vec<(u8, HashMap<u128, Row, ShortHash>)>,
 }
 
 impl Prefixes {

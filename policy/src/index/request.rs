@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::connection::keep;
+use super::hashing::ShortHash;
 use super::row::Row;
 use super::trie::Trie;
 use crate::access::Request;
@@ -14,11 +15,11 @@ use crate::pattern::{HostKind, HostPattern, PathPattern, parent_of, without_root
 #[derive(Debug)]
 pub(crate) struct RequestIndex {
     method_any: Row,
-    methods: HashMap<Arc<str>, Row>,
+    methods: HashMap<Arc<str>, Row, ShortHash>,
     host_any: Row,
     host_absent: Row,
-    hosts: HashMap<Arc<str>, Row>,
-    hosts_below: HashMap<Arc<str>, Row>,
+    hosts: HashMap<Arc<str>, Row, ShortHash>,
+    hosts_below: HashMap<Arc<str>, Row, ShortHash>,
     path_any: Row,
     paths: Trie<Row>,
     has_paths: bool,
@@ -36,15 +37,18 @@ impl RequestIndex {
     }
 
     /// Keeps in `out` the rules that match the request.
-    pub(super) fn narrow(&self, request: &Request<'_>, from: usize, out: &mut [u64]) {
+    pub(super) fn narrow(&self, request: &Request<'_>, from: usize, out: &mut [u64], spare: &mut [u64]) {
+        if out.iter().all(|word| *word == 0) {
+            return;
+        }
         if !self.methods.is_empty() {
-            keep(out, |fitting| {
+            keep(out, spare, |fitting| {
                 self.method_any.add_to(from, fitting);
                 add(self.methods.get(request.method), from, fitting);
             });
         }
         if !self.hosts.is_empty() || !self.hosts_below.is_empty() {
-            keep(out, |fitting| match request.host {
+            keep(out, spare, |fitting| match request.host {
                 Some(host) => {
                     self.host_any.add_to(from, fitting);
                     add(self.hosts.get(host.as_str()), from, fitting);
@@ -54,7 +58,7 @@ impl RequestIndex {
             });
         }
         if self.has_paths {
-            keep(out, |fitting| {
+            keep(out, spare, |fitting| {
                 self.path_any.add_to(from, fitting);
                 self.paths.visit(without_root(request.path), &mut |row| row.add_to(from, fitting));
             });
@@ -70,11 +74,11 @@ fn add(row: Option<&Row>, from: usize, out: &mut [u64]) {
 
 struct Builder {
     method_any: Vec<u32>,
-    methods: HashMap<Arc<str>, Vec<u32>>,
+    methods: HashMap<Arc<str>, Vec<u32>, ShortHash>,
     host_any: Vec<u32>,
     host_absent: Vec<u32>,
-    hosts: HashMap<Arc<str>, Vec<u32>>,
-    hosts_below: HashMap<Arc<str>, Vec<u32>>,
+    hosts: HashMap<Arc<str>, Vec<u32>, ShortHash>,
+    hosts_below: HashMap<Arc<str>, Vec<u32>, ShortHash>,
     path_any: Vec<u32>,
     paths: Trie<Vec<u32>>,
     has_paths: bool,
@@ -84,11 +88,11 @@ impl Default for Builder {
     fn default() -> Self {
         Self {
             method_any: Vec::new(),
-            methods: HashMap::new(),
+            methods: HashMap::default(),
             host_any: Vec::new(),
             host_absent: Vec::new(),
-            hosts: HashMap::new(),
-            hosts_below: HashMap::new(),
+            hosts: HashMap::default(),
+            hosts_below: HashMap::default(),
             path_any: Vec::new(),
             paths: Trie::new(),
             has_paths: false,
@@ -136,8 +140,8 @@ impl Builder {
     }
 
     fn finish(self) -> RequestIndex {
-        let rows = |map: HashMap<Arc<str>, Vec<u32>>| {
-            map.into_iter().map(|(key, rules)| (key, Row::new(rules))).collect::<HashMap<_, _>>()
+        let rows = |map: HashMap<Arc<str>, Vec<u32>, ShortHash>| {
+            map.into_iter().map(|(key, rules)| (key, Row::new(rules))).collect::<HashMap<_, _, ShortHash>>()
         };
         RequestIndex {
             method_any: Row::new(self.method_any),

@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::hashing::ShortHash;
 use crate::pattern::{Segment, Segments, next_segment};
 
 /// Values kept at patterns of segments.
@@ -16,7 +17,7 @@ pub(crate) struct Trie<V> {
 
 #[derive(Debug)]
 struct Node<V> {
-    literals: HashMap<Arc<str>, usize>,
+    literals: HashMap<Arc<str>, usize, ShortHash>,
     any: Option<usize>,
     /// Kept for names that end here.
     exact: Option<V>,
@@ -94,6 +95,6 @@ impl<V> Trie<V> {
 
 impl<V> Node<V> {
     fn new() -> Self {
-        Self { literals: HashMap::new(), any: None, exact: None, rest: None }
+        Self { literals: HashMap::default(), any: None, exact: None, rest: None }
     }
 }
