@@ -35,13 +35,9 @@ pub(crate) fn run(args: Dev) -> Result<Exit, Failure> {
     let plan = Plan::new(home.dir().to_owned(), args.address, base_port);
     home.furnish(&plan).or_exit(Exit::Failed)?;
     let binary = Binary(std::env::current_exe().context("the path of this binary cannot be found")?);
-    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(conduct(
-        plan,
-        binary,
-        narrator,
-        args.once,
-        home.is_kept(),
-    ))
+    let after = After { stays: !args.once, kept: home.is_kept() };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(conduct(plan, binary, narrator, after))
 }
 
 /// Takes the tour and ends every child, however it went.
