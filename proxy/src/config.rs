@@ -1,6 +1,8 @@
 //! The configuration file `proxy/v1`: read strictly, checked whole, already typed.
 
 mod reading;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 

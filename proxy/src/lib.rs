@@ -23,6 +23,10 @@ mod shared;
 mod source;
 mod state;
 mod stream;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod watching;
 pub mod workload_api;
 

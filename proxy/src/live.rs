@@ -185,12 +185,12 @@ impl Registry {
     ///
     /// The lock is not held while deciding: connections may come and go meanwhile, and those that come see
     /// the new state themselves.
-    pub(crate) fn recheck<'d>(&self, decide: impl Fn(&Key) -> Option<Verdict<'d>>) -> usize {
+    pub(crate) fn recheck<V: Verdict>(&self, decide: impl Fn(&Key) -> Option<V>) -> usize {
         let keys: Vec<Key> = lock(&self.inner).groups.keys().cloned().collect();
         keys.iter().filter_map(|key| decide(key).map(|verdict| self.apply(key, &verdict))).sum()
     }
 
-    fn apply(&self, key: &Key, verdict: &Verdict<'_>) -> usize {
+    fn apply(&self, key: &Key, verdict: &impl Verdict) -> usize {
         let group: Vec<_> = lock(&self.inner)
             .groups
             .get(key)
@@ -198,7 +198,7 @@ impl Registry {
             .unwrap_or_default();
         let mut count = 0;
         for live in group {
-            if let Some(cut) = verdict(&live) {
+            if let Some(cut) = verdict.of(&live) {
                 live.cut(cut);
                 count += 1;
             }
@@ -261,8 +261,11 @@ impl Registry {
     }
 }
 
-/// What a group's connections are to be told: a reason to end, or none.
-pub(crate) type Verdict<'d> = Box<dyn Fn(&Live) -> Option<Cut> + 'd>;
+/// What a group's connections are to be told.
+pub(crate) trait Verdict {
+    /// Returns why `live` is to end, if it is.
+    fn of(&self, live: &Live) -> Option<Cut>;
+}
 
 impl Inner {
     /// Connections of one peer certificate share the chain.
@@ -286,3 +289,6 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Distinct certificates remembered before the forgotten ones are swept out.
 const SWEEP_PROOFS: usize = 1024;
+
+#[cfg(test)]
+mod tests;

@@ -99,21 +99,25 @@ pub(crate) async fn watch(directory: PathBuf, reload: Arc<Notify>, updates: mpsc
 }
 
 /// The content of a directory, or why it could not be read.
-type Snapshot = Result<Arc<Vec<(String, Vec<u8>)>>, String>;
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Snapshot {
+    Files(Arc<Vec<(String, Vec<u8>)>>),
+    Unreadable(String),
+}
 
 async fn take(directory: &Path) -> Snapshot {
     let directory = directory.to_owned();
     match tokio::task::spawn_blocking(move || read(&directory)).await {
-        Ok(Ok(files)) => Ok(Arc::new(files)),
-        Ok(Err(error)) => Err(describe(&error)),
-        Err(error) => Err(error.to_string()),
+        Ok(Ok(files)) => Snapshot::Files(Arc::new(files)),
+        Ok(Err(error)) => Snapshot::Unreadable(describe(&error)),
+        Err(error) => Snapshot::Unreadable(error.to_string()),
     }
 }
 
 async fn attempt(directory: &Path, snapshot: &Snapshot) -> Loaded {
     let files = match snapshot {
-        Ok(files) => Arc::clone(files),
-        Err(message) => {
+        Snapshot::Files(files) => Arc::clone(files),
+        Snapshot::Unreadable(message) => {
             let source = io::Error::other(message.clone());
             return Loaded::Refused(LoadError::Read { path: directory.to_owned(), source });
         }
@@ -181,3 +185,6 @@ pub(crate) const MAX_FILES: usize = 20_000;
 /// Bytes of all files of one directory.
 pub(crate) const MAX_TOTAL: usize = 64 * 1024 * 1024;
 const MAX_FILE: usize = policy::strict::MAX_BYTES;
+
+#[cfg(test)]
+mod tests;

@@ -96,7 +96,7 @@ impl Trace {
     }
 
     /// Names our own workload at the calling end.
-    pub(crate) fn from_workload(mut self, id: &SpiffeId) -> Self {
+    pub(crate) fn by_workload(mut self, id: &SpiffeId) -> Self {
         self.source.id = Some(Arc::from(id.as_str()));
         self
     }

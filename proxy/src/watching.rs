@@ -63,7 +63,11 @@ fn may_change(event: &notify::Result<notify::Event>) -> bool {
     match event {
         Ok(event) => match event.kind {
             EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
-            EventKind::Any | EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_) | EventKind::Other => true,
+            EventKind::Any
+            | EventKind::Create(_)
+            | EventKind::Modify(_)
+            | EventKind::Remove(_)
+            | EventKind::Other => true,
         },
         // Events were lost: anything may have happened.
         Err(_) => true,

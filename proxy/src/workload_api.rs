@@ -4,6 +4,8 @@
 //! half an identity.
 
 mod connect;
+#[cfg(test)]
+mod tests;
 
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 

@@ -170,3 +170,6 @@ const FRONT_ONLY: &[&str] = &[
     "transfer-encoding",
     "www-authenticate",
 ];
+
+#[cfg(test)]
+mod tests;

@@ -79,11 +79,6 @@ impl Pool {
         self.lock().retain(|upstream| !stale(upstream));
     }
 
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.lock().len()
-    }
-
     fn pop(&self, key: &PoolKey) -> Option<Upstream> {
         let mut idle = self.lock();
         while let Some(upstream) = idle.pop_back() {

@@ -6,6 +6,8 @@
 
 mod chunked;
 mod head;
+#[cfg(test)]
+mod tests;
 
 use chunked::{Chunked, Progress};
 pub(crate) use head::HeadLimits;

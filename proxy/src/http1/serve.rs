@@ -1,14 +1,20 @@
 //! Serves the requests of one connection until it ends, is cut or drains.
 
-use std::{convert::Infallible, future::Future, pin::Pin, sync::Arc};
+use std::{
+    convert::Infallible,
+    future::{Future, poll_fn},
+    pin::Pin,
+    sync::Arc,
+};
 
 use http::{Request, Response};
 use hyper::{body::Incoming, server::conn::http1::Builder, service::Service};
 use hyper_util::rt::TokioIo;
+use tokio::io::AsyncWriteExt;
 use tokio_util::sync::CancellationToken;
 
 use super::{body::ReplyBody, exchange::Session, io::ScannedIo, scanner::HeadLimits};
-use crate::stream::Stream;
+use crate::{live::Live, stream::Stream};
 
 /// How a served connection ended.
 #[derive(Debug)]
@@ -31,11 +37,10 @@ pub(crate) async fn serve(
     let live = Arc::clone(session.live());
     let wire = Arc::clone(session.wire());
     let io = ScannedIo::requests(stream, limits, Arc::clone(&wire), Arc::clone(&live));
-    let connection = Builder::new()
+    let mut connection = Builder::new()
         .max_headers(limits.count)
         .max_header_size(limits.bytes)
         .serve_connection(TokioIo::new(io), Answers(Arc::clone(&session)));
-    let mut connection = std::pin::pin!(connection);
     let mut draining = false;
     let ended = loop {
         tokio::select! {
@@ -47,16 +52,34 @@ pub(crate) async fn serve(
             }
             () = drain.cancelled(), if !draining => {
                 draining = true;
-                connection.as_mut().graceful_shutdown();
+                Pin::new(&mut connection).graceful_shutdown();
             }
-            result = connection.as_mut() => break match result {
-                Ok(()) => Ended::Finished,
-                Err(error) => Ended::Failed(error),
+            result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => match result {
+                Ok(()) => break Ended::Finished,
+                Err(error) => {
+                    // A response that broke off must not look whole.
+                    wire.reset();
+                    break Ended::Failed(error);
+                }
             },
         }
     };
     session.record_flaw();
-    ended
+    match ended {
+        Ended::Finished => close(connection.into_parts().io.into_inner(), &live).await,
+        Ended::Failed(_) | Ended::Cut => ended,
+    }
+}
+
+/// Closes our end and waits for the client to have read it. The library would not, where a request spoke of an
+/// upgrade.
+async fn close(mut io: ScannedIo, live: &Live) -> Ended {
+    tokio::select! {
+        biased;
+        _ = live.wait_cut() => Ended::Cut,
+        // A client that is gone needs no goodbye.
+        _ = io.shutdown() => Ended::Finished,
+    }
 }
 
 /// Answers the requests of one connection. The future of a request is boxed, so that an idle connection does not

@@ -29,12 +29,15 @@ use crate::{outbound::Opened, stream::Stream};
 /// A connection, what it may be used for, and since when it is idle.
 pub(crate) struct Upstream {
     sender: SendRequest<RequestBody>,
-    driver: Option<Pin<Box<Connection<TokioIo<ScannedIo>, RequestBody>>>>,
+    driver: Option<Driver>,
     wire: Arc<Wire>,
     opened: Option<Opened>,
     pub(super) key: PoolKey,
     pub(super) idle_since: Instant,
 }
+
+/// What moves the bytes of a connection.
+struct Driver(Pin<Box<Connection<TokioIo<ScannedIo>, RequestBody>>>);
 
 /// A new connection before HTTP is spoken on it.
 pub(crate) struct Dialled {
@@ -105,7 +108,7 @@ impl Upstream {
             .map_err(DialError::Ended)?;
         Ok(Self {
             sender,
-            driver: Some(Box::pin(connection)),
+            driver: Some(Driver(Box::pin(connection))),
             wire,
             opened: dialled.opened,
             key: dialled.key,
@@ -126,7 +129,7 @@ impl Upstream {
     /// Moves the connection on; ready when it has ended.
     pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(driver) = &mut self.driver else { return Poll::Ready(()) };
-        match driver.as_mut().poll(cx) {
+        match driver.0.as_mut().poll(cx) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(_) => {
                 // What went wrong shows in the response or the body.

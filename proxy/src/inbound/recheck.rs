@@ -3,9 +3,9 @@
 use std::{net::IpAddr, sync::Arc, time::SystemTime};
 
 use identity::SpiffeId;
-use policy::{Decision, Denial, WorkloadPolicies};
+use policy::{Decision, Denial, Traffic};
 
-use super::unavailable;
+use super::{explained, unavailable};
 use crate::{
     live::{Cut, Key, Live, Registry, Role, Verdict},
     state::Effective,
@@ -13,30 +13,41 @@ use crate::{
 
 /// Cuts the inbound connections and requests in flight that `effective` forbids; returns how many.
 pub(crate) fn recheck(registry: &Registry, effective: &Effective) -> usize {
-    registry.recheck(|key| verdict(key, effective))
+    registry.recheck(|key| group(key, effective))
 }
 
-fn verdict<'e>(key: &Key, effective: &'e Effective) -> Option<Verdict<'e>> {
-    let (peer, source) = (key.peer.clone()?, key.source?);
-    match key.role {
-        Role::Outbound => None,
-        Role::InboundTcp => {
-            let denial = deny_tcp(effective, &connection(&peer, source, key.port))?;
-            Some(cut(denial, effective))
+/// What a snapshot says about the connections of one peer, source and port.
+enum Group<'e> {
+    /// All of them are refused.
+    Refused { denial: Denial, effective: &'e Effective },
+    /// It depends on the request that each is answering.
+    ByRequest { peer: SpiffeId, source: IpAddr, port: u16, effective: &'e Effective },
+}
+
+impl Verdict for Group<'_> {
+    fn of(&self, live: &Live) -> Option<Cut> {
+        match self {
+            Self::Refused { denial, effective } => Some(cut(denial.clone(), effective)),
+            Self::ByRequest { peer, source, port, effective } => {
+                let denial = deny_request(effective, live, &connection(peer, *source, *port))?;
+                Some(cut(denial, effective))
+            }
         }
-        Role::InboundHttp => http(effective, peer, source, key.port),
     }
 }
 
-fn http(effective: &Effective, peer: SpiffeId, source: IpAddr, port: u16) -> Option<Verdict<'_>> {
-    if let Err(denial) = super::at_connect(effective, &connection(&peer, source, port)) {
-        return Some(cut(denial, effective));
-    }
-    let policies = effective.policies.as_ref()?;
-    Some(Box::new(move |live| {
-        let denial = deny_request(policies, live, &connection(&peer, source, port))?;
-        Some(reason(denial, effective))
-    }))
+fn group<'e>(key: &Key, effective: &'e Effective) -> Option<Group<'e>> {
+    let (peer, source, port) = (key.peer.clone()?, key.source?, key.port);
+    let connection = connection(&peer, source, port);
+    let (denial, traffic) = match key.role {
+        Role::Outbound => return None,
+        Role::InboundTcp => (deny_tcp(effective, &connection)?, Traffic::Tcp),
+        Role::InboundHttp => match super::at_connect(effective, &connection) {
+            Ok(()) => return Some(Group::ByRequest { peer, source, port, effective }),
+            Err(denial) => (denial, Traffic::HttpConnection),
+        },
+    };
+    Some(Group::Refused { denial: explained(effective, &connection, traffic, denial), effective })
 }
 
 fn deny_tcp(effective: &Effective, connection: &policy::Connection<'_>) -> Option<Denial> {
@@ -47,24 +58,20 @@ fn deny_tcp(effective: &Effective, connection: &policy::Connection<'_>) -> Optio
 }
 
 /// The request that a connection is answering may have lost its right where the connection has not.
-fn deny_request(
-    policies: &WorkloadPolicies,
-    live: &Live,
-    connection: &policy::Connection<'_>,
-) -> Option<Denial> {
+fn deny_request(effective: &Effective, live: &Live, connection: &policy::Connection<'_>) -> Option<Denial> {
     let line = live.request()?;
-    let Some(request) = line.as_policy() else { return Some(unavailable()) };
+    let (Some(policies), Some(request)) = (&effective.policies, line.as_policy()) else {
+        return Some(unavailable());
+    };
     match policies.decide_http(connection, &request) {
         Decision::Allow(_) => None,
-        Decision::Deny(denial) => Some(denial),
+        Decision::Deny(denial) => {
+            Some(explained(effective, connection, Traffic::HttpRequest(request), denial))
+        }
     }
 }
 
-fn cut(denial: Denial, effective: &Effective) -> Verdict<'_> {
-    Box::new(move |_| Some(reason(denial.clone(), effective)))
-}
-
-fn reason(denial: Denial, effective: &Effective) -> Cut {
+fn cut(denial: Denial, effective: &Effective) -> Cut {
     Cut::Policy { denial: Box::new(denial), generation: Arc::clone(&effective.generation) }
 }
 

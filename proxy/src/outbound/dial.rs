@@ -126,7 +126,7 @@ impl Dialler {
         let trace = Trace::begin(self.shared.log.clone(), Arc::clone(&self.shared.metrics), from);
         let trace = trace.to(&self.name, None);
         match &self.shared.state.now().identity {
-            Some(identity) => trace.from_workload(identity.id()),
+            Some(identity) => trace.by_workload(identity.id()),
             None => trace,
         }
     }

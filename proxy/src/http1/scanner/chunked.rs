@@ -152,7 +152,7 @@ fn expect(byte: u8, wanted: u8, flaw: Flaw) -> Result<(), Flaw> {
 }
 
 /// 15 digits stay below 2^60: no sum of a chunk and its line ends can overflow anywhere behind us.
-pub(super) const MAX_SIZE_DIGITS: u8 = 15;
+const MAX_SIZE_DIGITS: u8 = 15;
 /// All chunk extensions of one body together; they carry nothing that anyone uses.
 pub(super) const MAX_EXTENSIONS: usize = 4096;
 /// All trailers of one body together.

@@ -1,0 +1,76 @@
+use std::time::Duration;
+
+use super::*;
+use crate::testing::id;
+
+fn entry(peer: &str, port: u16) -> Entry {
+    let key = Key { role: Role::InboundTcp, peer: Some(id(peer)), source: Some([127, 0, 0, 1].into()), port };
+    Entry { key, proof: None, opened: SystemTime::now(), waiting: Waiting::Relay }
+}
+
+struct Always;
+
+impl Verdict for Always {
+    fn of(&self, _: &Live) -> Option<Cut> {
+        Some(Cut::Trust)
+    }
+}
+
+#[test]
+fn a_change_is_decided_once_for_each_peer_and_port_and_cuts_only_those_it_concerns() {
+    let registry = Registry::default();
+    let shop: Vec<_> = (0..100).map(|_| registry.register(entry("spiffe://a/shop", 1))).collect();
+    let bank: Vec<_> = (0..100).map(|_| registry.register(entry("spiffe://a/bank", 1))).collect();
+    let asked = std::cell::Cell::new(0);
+
+    let cut = registry.recheck(|key| {
+        asked.set(asked.get() + 1);
+        (key.peer == Some(id("spiffe://a/shop"))).then_some(Always)
+    });
+
+    assert_eq!((asked.get(), cut), (2, 100));
+    assert!(shop.iter().all(|registered| registered.live().is_cut()));
+    assert!(!bank.iter().any(|registered| registered.live().is_cut()));
+}
+
+#[test]
+fn what_has_ended_is_forgotten() {
+    let registry = Registry::default();
+    let registered = registry.register(entry("spiffe://a/shop", 1));
+    assert_eq!(registry.len(), 1);
+
+    drop(registered);
+
+    assert_eq!(registry.len(), 0);
+    assert_eq!(registry.recheck(|_| Some(Always)), 0);
+}
+
+#[test]
+fn the_first_reason_for_an_end_stays() {
+    let registered = Registry::default().register(entry("spiffe://a/shop", 1));
+
+    registered.live().cut(Cut::Drained);
+    registered.live().cut(Cut::Trust);
+
+    assert!(matches!(registered.live().cut_reason(), Some(Cut::Drained)));
+}
+
+#[tokio::test]
+async fn a_cut_wakes_whoever_serves_the_connection_before_and_after() {
+    let registered = Registry::default().register(entry("spiffe://a/shop", 1));
+    let live = Arc::clone(registered.live());
+    let waiting = tokio::spawn(async move {
+        live.wait_cut().await;
+    });
+    tokio::task::yield_now().await;
+
+    registered.live().cut(Cut::Identity);
+
+    tokio::time::timeout(Duration::from_secs(5), waiting).await.expect("woken").unwrap();
+    registered.live().wait_cut().await;
+}
+
+#[test]
+fn a_live_connection_is_small() {
+    assert!(size_of::<Live>() <= 320, "{}", size_of::<Live>());
+}
