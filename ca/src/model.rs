@@ -127,6 +127,16 @@ impl EntrySpec {
         self.selectors.dedup();
     }
 
+    /// The selectors of the entry that a join token's alias becomes: SPIRE's, by which the agent itself is meant.
+    pub fn alias_selectors(agent: &SpiffeId) -> Vec<Selector> {
+        vec![Selector { kind: "spiffe_id".into(), value: agent.as_str().into() }]
+    }
+
+    /// Whether this is the alias of one agent, made when it spent its join token.
+    pub fn is_token_alias(&self) -> bool {
+        self.selectors == Self::alias_selectors(&self.parent_id)
+    }
+
     /// What makes two entries the same registration: identity, parent and selectors.
     pub fn key(&self) -> (&SpiffeId, &SpiffeId, &[Selector]) {
         (&self.spiffe_id, &self.parent_id, &self.selectors)

@@ -9,7 +9,7 @@ use crate::model::{Entry, EntryId, EntrySpec, Origin};
 pub enum Prune {
     /// Leave them.
     Keep,
-    /// Delete those that were made through the API.
+    /// Delete those that were made by hand. An agent's alias is not: without it the agent would lose everything below.
     Delete,
 }
 
@@ -40,7 +40,8 @@ pub fn plan(wanted: &[EntrySpec], present: &[Entry], prune: Prune) -> Plan {
     match prune {
         Prune::Keep => {}
         Prune::Delete => {
-            let by_hand = unseen.into_values().filter(|entry| entry.origin == Origin::Api);
+            let by_hand = |entry: &&Entry| entry.origin == Origin::Api && !entry.spec.is_token_alias();
+            let by_hand = unseen.into_values().filter(by_hand);
             plan.delete.extend(by_hand.map(|entry| entry.id.clone()));
         }
     }

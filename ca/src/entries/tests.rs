@@ -109,7 +109,11 @@ fn a_plan_names_every_difference_once() {
         created_at: 0,
         origin,
     };
+    let mut alias = present("alias", "/node/a", Origin::Api);
+    alias.spec.parent_id = id("spiffe://prod.test/spire/agent/join_token/x");
+    alias.spec.selectors = EntrySpec::alias_selectors(&alias.spec.parent_id);
     let there = [
+        alias,
         present("same", "/same", Origin::Api),
         present("old", "/old", Origin::Api),
         present("extra", "/extra", Origin::Api),

@@ -16,7 +16,7 @@ use super::{Core, caller, calling_agent, gate::agent_message, not_served, source
 use crate::{
     issue::{RequestedKey, Subject},
     metrics::{Attested, Kind},
-    model::{JOIN_TOKEN_PATH, Node, Standing, SvidRecord, random_uuid},
+    model::{EntrySpec, JOIN_TOKEN_PATH, Node, Standing, SvidRecord, random_uuid},
     rate::Admission,
     registry::NodeFilter,
     store::{AttestError, Attestation, NewToken, NodeError, TokenError},
@@ -246,9 +246,8 @@ impl Core {
 
     fn alias(&self, id: Option<types::Spiffeid>) -> Result<SpiffeId, Status> {
         let alias = member_id(id, "agent_id", &self.trust_domain)?;
-        let selector = crate::model::Selector { kind: "spiffe_id".into(), value: alias.to_string() };
         // The entry that the alias will become must be one that could be registered.
-        crate::model::EntrySpec::new(alias.clone(), self.server_id.clone(), vec![selector])
+        EntrySpec::new(alias.clone(), self.server_id.clone(), EntrySpec::alias_selectors(&alias))
             .check(&self.trust_domain)
             .map_err(|flaw| Status::invalid_argument(format!("agent_id: {flaw}")))?;
         Ok(alias)

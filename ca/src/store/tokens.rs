@@ -8,7 +8,7 @@ use identity::{SpiffeId, crypto};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Store, StoreError, entries, nodes};
-use crate::model::{Change, EntryId, EntrySpec, JOIN_TOKEN_PATH, Node, Selector, Standing, SvidRecord};
+use crate::model::{Change, EntryId, EntrySpec, JOIN_TOKEN_PATH, Node, Standing, SvidRecord};
 
 /// A token to be remembered.
 #[derive(Clone, Debug)]
@@ -132,7 +132,7 @@ fn give_alias(
     now: i64,
     changes: &mut Vec<Change>,
 ) -> Result<(), AttestError> {
-    let selectors = alias_selectors(&agent);
+    let selectors = EntrySpec::alias_selectors(&agent);
     let spec = EntrySpec::new(alias, agent, selectors);
     match entries::create(db, None::<EntryId>, spec, now, changes) {
         Ok(_) => Ok(()),
@@ -141,17 +141,13 @@ fn give_alias(
     }
 }
 
-fn alias_selectors(agent: &SpiffeId) -> Vec<Selector> {
-    vec![Selector { kind: "spiffe_id".into(), value: agent.as_str().into() }]
-}
-
 /// Removes the alias that `agent` got with its token: the agent's identity never comes back.
 pub(super) fn forget_alias(
     db: &Connection,
     agent: &SpiffeId,
     changes: &mut Vec<Change>,
 ) -> Result<(), StoreError> {
-    entries::remove_where(db, agent, &alias_selectors(agent), changes)
+    entries::remove_where(db, agent, &EntrySpec::alias_selectors(agent), changes)
 }
 
 /// Returns the alias of a token that is good for `key`.
