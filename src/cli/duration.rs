@@ -86,8 +86,10 @@ mod tests {
 
     #[test]
     fn the_two_largest_units_are_spelled() {
-        let spelled: Vec<String> =
-            [5, 65, 3_700, 90_000].into_iter().map(|seconds| spell(Duration::from_secs(seconds))).collect();
+        let spelled: Vec<String> = [5, 65, 1_800, 3_700, 90_000]
+            .into_iter()
+            .map(|seconds| spell(Duration::from_secs(seconds)))
+            .collect();
 
         assert_eq!(spelled, ["5s", "1m5s", "30m", "1h1m", "1d1h"]);
     }

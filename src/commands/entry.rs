@@ -5,7 +5,7 @@ use std::io::Write as _;
 use ca::client::{Client, Outcome};
 use ca::entries::{self, Plan, Prune};
 use ca::model::{Entry as Registered, EntryId, EntrySpec};
-use ca::registry::EntryFilter;
+use ca::registry::{EntryFilter, Match};
 use identity::{SpiffeId, TrustBundle};
 
 mod view;
@@ -61,15 +61,16 @@ async fn create(args: EntryCreate) -> Result<Exit, Failure> {
 }
 
 async fn list(args: EntryList) -> Result<Exit, Failure> {
-    let mut found = connect(&args.admin).await?.entries(&EntryFilter::default()).await.map_err(failure)?;
-    let mut wanted = args.selectors;
-    wanted.sort();
-    wanted.dedup();
-    found.retain(|entry| {
-        args.id.as_ref().is_none_or(|id| entry.spec.spiffe_id == *id)
-            && args.parent.as_ref().is_none_or(|parent| entry.spec.parent_id == *parent)
-            && (wanted.is_empty() || entry.spec.selectors == wanted)
-    });
+    let mut selectors = args.selectors;
+    selectors.sort();
+    selectors.dedup();
+    let filter = EntryFilter {
+        spiffe_id: args.id,
+        parent_id: args.parent,
+        selectors: (!selectors.is_empty()).then_some((Match::Exact, selectors)),
+        ..EntryFilter::default()
+    };
+    let found = connect(&args.admin).await?.entries(&filter).await.map_err(failure)?;
     let rows: Vec<EntryRow> = found.iter().map(EntryRow::new).collect();
     output::list(&mut output::stdout(), args.output.format, &rows)?;
     Ok(Exit::Done)

@@ -27,6 +27,9 @@ pub(crate) enum ProcessError {
         #[source]
         cause: io::Error,
     },
+    /// The kernel does not run files from there.
+    #[error("{} may not be run; where its file system is mounted noexec, name another directory with --keep", program.display())]
+    NoExec { program: PathBuf },
     /// It ended by itself.
     #[error("{name} ended with {status}; its last words:\n{words}")]
     Ended { name: String, status: ExitStatus, words: String },
@@ -86,11 +89,11 @@ impl Processes {
     pub(crate) fn start(&mut self, name: &str, command: &Invocation) -> Result<(), ProcessError> {
         let program = command.program.as_ref().unwrap_or(&self.binary.0);
         let running = self.spawn(name, program, &command.arguments);
-        self.running.push(running.map_err(|cause| ProcessError::Start {
-            name: name.to_owned(),
-            program: program.clone(),
-            cause,
-        })?);
+        let running = running.map_err(|cause| match cause.kind() {
+            io::ErrorKind::PermissionDenied => ProcessError::NoExec { program: program.clone() },
+            _ => ProcessError::Start { name: name.to_owned(), program: program.clone(), cause },
+        })?;
+        self.running.push(running);
         Ok(())
     }
 

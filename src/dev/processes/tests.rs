@@ -77,6 +77,18 @@ async fn a_program_that_is_missing_is_named() {
     assert_eq!(error.to_string(), "ca cannot be started as /no/such/binary");
 }
 
+#[tokio::test]
+async fn a_program_that_may_not_be_run_is_not_blamed_on_the_user() {
+    let dir = dir();
+    let program = dir.path().join("api");
+    std::fs::write(&program, "").unwrap();
+    let mut processes = Processes::new(dir.path(), Binary(program));
+
+    let error = processes.start("api", &shell("")).unwrap_err();
+
+    assert!(error.to_string().contains("noexec"), "{error}");
+}
+
 fn dir() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     for name in ["run", "log"] {
