@@ -126,7 +126,7 @@ impl Activity {
             BODY => (limits.stall, Expired::Stalled),
             RELAY => (limits.relay_idle, Expired::Idle),
             HALF => (limits.half_closed, Expired::HalfClosed),
-            CLOSE => (limits.stall, Expired::Stalled),
+            CLOSE => (LINGER, Expired::Lingering),
             _ => return None,
         };
         older(now, self.since.load(Ordering::Relaxed), limit).then_some(expired)
@@ -140,6 +140,8 @@ pub(crate) enum Expired {
     Head,
     Stalled,
     HalfClosed,
+    /// Our end is closed and the client's is not: nobody waits for it any longer.
+    Lingering,
 }
 
 impl Expired {
@@ -149,6 +151,7 @@ impl Expired {
             Self::Head => "header_timeout",
             Self::Stalled => "stall_timeout",
             Self::HalfClosed => "half_close_timeout",
+            Self::Lingering => "linger_timeout",
         }
     }
 }
@@ -163,6 +166,8 @@ fn now() -> u64 {
     u64::try_from(EPOCH.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1)
 }
 
+/// For a client to read its last answer and close.
+pub(crate) const LINGER: Duration = Duration::from_secs(2);
 const REQUEST: u8 = Waiting::Request as u8;
 const HEAD: u8 = Waiting::Head as u8;
 const BODY: u8 = Waiting::Body as u8;

@@ -43,6 +43,8 @@ impl Control {
     ) {
         let mut sweep = tokio::time::interval(self.sweep_every());
         sweep.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut again = tokio::time::interval(RECHECK);
+        again.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -50,6 +52,8 @@ impl Control {
                 Some(update) = identities.recv() => self.identity(update),
                 Some(loaded) = policies.recv() => self.policies(loaded),
                 _ = sweep.tick() => self.sweep(),
+                // Policies change with time too: a shadow policy enforces from its date on.
+                _ = again.tick() => self.recheck(),
             }
         }
     }
@@ -181,5 +185,7 @@ fn seconds(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs() as f64)
 }
 
+/// How late a date in a policy takes effect on live connections.
+const RECHECK: Duration = Duration::from_secs(10);
 const SHORTEST_SWEEP: Duration = Duration::from_millis(5);
 const LONGEST_SWEEP: Duration = Duration::from_millis(500);

@@ -2,6 +2,8 @@
 
 mod gate;
 mod recheck;
+#[cfg(test)]
+mod tests;
 
 use std::{net::SocketAddr, sync::Arc, time::SystemTime};
 
@@ -65,10 +67,11 @@ impl Inbound {
 
     async fn run(&self, socket: TcpStream, from: SocketAddr) {
         let trace = self.trace(&socket, from);
-        let Some(known) = self.identify(socket, from, trace).await else { return };
+        // Boxed: each kind of connection takes the room it needs, and a handshake gives back its own.
+        let Some(known) = Box::pin(self.identify(socket, from, trace)).await else { return };
         match self.protocol {
-            Protocol::Tcp => self.tcp(known).await,
-            Protocol::Http => self.http(known).await,
+            Protocol::Tcp => Box::pin(self.tcp(known)).await,
+            Protocol::Http => Box::pin(self.http(known)).await,
         }
     }
 

@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::Limits, metrics::Metrics};
 
-/// The places for connections, shared by all listeners.
-#[derive(Debug, Clone)]
+/// The places for the connections of one listener, some of those of all.
+#[derive(Debug)]
 pub(crate) struct Places {
     all: Arc<Semaphore>,
-    per_listener: usize,
+    listener: Arc<Semaphore>,
 }
 
 /// A place for one connection; free again when dropped.
@@ -29,7 +29,21 @@ pub(crate) struct Place {
 impl Places {
     pub(crate) fn new(limits: &Limits) -> Self {
         let all = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
-        Self { all, per_listener: limits.connections_per_listener.min(Semaphore::MAX_PERMITS) }
+        let listener = Arc::new(Semaphore::new(limits.connections_per_listener.min(Semaphore::MAX_PERMITS)));
+        Self { all, listener }
+    }
+
+    /// Returns the places of another listener.
+    pub(crate) fn for_listener(&self, limits: &Limits) -> Self {
+        Self { all: Arc::clone(&self.all), ..Self::new(limits) }
+    }
+
+    /// Takes a place, or names the limit that leaves none.
+    pub(crate) fn take(&self) -> Result<Place, &'static str> {
+        let listener =
+            Arc::clone(&self.listener).try_acquire_owned().map_err(|_| "connections_per_listener")?;
+        let all = Arc::clone(&self.all).try_acquire_owned().map_err(|_| "connections")?;
+        Ok(Place { _all: all, _listener: listener })
     }
 }
 
@@ -59,7 +73,6 @@ pub(crate) async fn serve<A: Accept>(
     metrics: Arc<Metrics>,
     stop: CancellationToken,
 ) {
-    let own = Arc::new(Semaphore::new(places.per_listener));
     let mut connections = JoinSet::new();
     let mut wait = FIRST_WAIT;
     loop {
@@ -73,7 +86,7 @@ pub(crate) async fn serve<A: Accept>(
             Ok((socket, from)) => {
                 wait = FIRST_WAIT;
                 prepare(&socket);
-                match place(&places, &own) {
+                match places.take() {
                     Ok(place) => {
                         connections.spawn(Arc::clone(&accept).serve(socket, from, place));
                     }
@@ -94,12 +107,6 @@ pub(crate) async fn serve<A: Accept>(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
-}
-
-fn place(places: &Places, own: &Arc<Semaphore>) -> Result<Place, &'static str> {
-    let listener = Arc::clone(own).try_acquire_owned().map_err(|_| "connections_per_listener")?;
-    let all = Arc::clone(&places.all).try_acquire_owned().map_err(|_| "connections")?;
-    Ok(Place { _all: all, _listener: listener })
 }
 
 /// Sends small messages at once and notices peers that are gone.

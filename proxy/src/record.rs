@@ -168,7 +168,7 @@ impl Trace {
                 self.denied(Refusal::plain(Stage::Reevaluate, Reason::LimitExceeded(expired.code())));
             }
             // Nobody was refused anything: the end itself is on record.
-            Cut::Expired(Expired::Idle | Expired::HalfClosed) => {}
+            Cut::Expired(Expired::Idle | Expired::HalfClosed | Expired::Lingering) => {}
             Cut::Drained => {}
         }
     }
@@ -187,6 +187,7 @@ pub(crate) fn cause(cut: &Cut) -> CloseCause {
     match cut {
         Cut::Policy { .. } => CloseCause::PolicyChanged,
         Cut::Trust | Cut::Identity => CloseCause::TrustWithdrawn,
+        Cut::Expired(Expired::Lingering) => CloseCause::Finished,
         Cut::Expired(_) => CloseCause::TimedOut,
         Cut::Drained => CloseCause::Draining,
     }

@@ -301,14 +301,26 @@ fn serve_all(
         let inbound = Arc::new(Inbound::new(config, port, Arc::clone(shared)));
         pools.push(Arc::clone(inbound.pool()));
         let metrics = Arc::clone(&shared.metrics);
-        serving.spawn(listener::serve(listener, inbound, places.clone(), metrics, accept.clone()));
+        serving.spawn(listener::serve(
+            listener,
+            inbound,
+            places.for_listener(&shared.limits),
+            metrics,
+            accept.clone(),
+        ));
     }
     for (index, (config, listener)) in config.outbound.iter().zip(outbound).enumerate() {
         let port = listener.local_addr().map_or(config.listen.port(), |address| address.port());
         let outbound = Arc::new(Outbound::new(config, index, port, Arc::clone(shared)));
         pools.push(Arc::clone(outbound.pool()));
         let metrics = Arc::clone(&shared.metrics);
-        serving.spawn(listener::serve(listener, outbound, places.clone(), metrics, accept.clone()));
+        serving.spawn(listener::serve(
+            listener,
+            outbound,
+            places.for_listener(&shared.limits),
+            metrics,
+            accept.clone(),
+        ));
     }
     pools
 }

@@ -240,3 +240,55 @@ async fn an_unreachable_application_is_502_without_detail() {
 
     assert_eq!((status, body.as_slice()), (502, &b"{\"error\":\"unavailable\"}\n"[..]));
 }
+
+#[tokio::test]
+async fn an_end_without_goodbye_is_a_broken_connection() {
+    let stage = Stage::inbound("tcp", Backend::start(|_| (0, "")).await).await;
+    let mut client = stage.shop().await;
+    client.write_all(b"half").await.unwrap();
+    client.flush().await.unwrap();
+    eventually(async || (stage.backend.received() == "half").then_some(())).await.unwrap();
+
+    // A FIN of TCP without the close_notify of TLS: anybody on the way could have sent it.
+    client.get_mut().0.shutdown().await.unwrap();
+
+    stage.site.record(|record| record["unmapped"]["vouchsafe"]["close_cause"] == "source_failed").await;
+}
+
+#[tokio::test]
+async fn a_reset_by_the_application_is_a_reset_for_the_caller() {
+    let stage = Stage::inbound("tcp", Backend::start(|_| (0, "")).await).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let text = format!(
+        "{}inbound:\n  - {{name: api, listen: 127.0.0.1:0, protocol: tcp, application: {}}}\n",
+        stage.site.base().replace("audit.jsonl", "reset.jsonl"),
+        listener.local_addr().unwrap()
+    );
+    let sidecar = crate::testing::Sidecar::ready(&text).await;
+    let mut client = crate::testing::call(&stage.authority.credentials(SHOP), sidecar.inbound()).await;
+    let (application, _) = listener.accept().await.unwrap();
+
+    application.set_zero_linger().unwrap();
+    drop(application);
+
+    assert_eq!(read_all(&mut client).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn a_shadow_policy_lets_pass_and_records_what_it_would_refuse() {
+    let stage = Stage::inbound("http", Backend::http(HELLO).await).await;
+    let shadow = "vouchsafe: policy/v1\nname: stricter\nprotects: spiffe://prod.test/web\nmode: shadow\nuntil: 2199-01-01\n\
+                  deny:\n  - name: no-v1\n    from: [anyone]\n    http: {port: any, paths: [/v1/**]}\n";
+    std::fs::write(stage.site.path("policies/shadow.yaml"), shadow).unwrap();
+    let mut client = stage.shop().await;
+
+    let recorded = eventually(async || {
+        client.write_all(GET).await.unwrap();
+        assert_eq!(read_response(&mut client).await.0, 200);
+        stage.site.records().into_iter().find(|record| record["firewall_rule"]["name"] == "no-v1")
+    })
+    .await
+    .expect("a shadow denial");
+
+    assert_eq!(recorded["action_id"], 3, "{recorded:#}");
+}

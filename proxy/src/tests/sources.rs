@@ -277,3 +277,64 @@ async fn the_admin_interface_answers_no_rebound_name_and_no_other_method() {
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{request}: {answer}");
     }
 }
+
+#[tokio::test]
+async fn the_admin_interface_can_be_a_unix_socket_and_one_left_over_is_replaced() {
+    let authority = Authority::new("prod");
+    let site = Site::new(&authority, WEB, TCP_POLICY);
+    let path = site.path("admin.sock");
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+    let text = site.base().replace("{listen: 127.0.0.1:0}", &format!("{{socket: {}}}", path.display()));
+    let text = format!(
+        "{text}inbound:\n  - {{name: a, listen: 127.0.0.1:0, protocol: tcp, application: 127.0.0.1:9}}\n"
+    );
+
+    let sidecar = Sidecar::start(&text).await;
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nhost: anything\r\n\r\n").await.unwrap();
+    let answer = read_all(&mut stream).await.unwrap();
+
+    assert!(answer.starts_with(b"HTTP/1.1 200 "));
+    assert_eq!(sidecar.ready.admin, Some(crate::AdminAddress::Unix(path.clone())));
+    sidecar.stop.cancel();
+    sidecar.ended.await.unwrap().unwrap();
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_told_with_its_name_and_nothing_is_started() {
+    let authority = Authority::new("prod");
+    let site = Site::new(&authority, WEB, TCP_POLICY);
+    let taken = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap();
+    let text = format!(
+        "{}inbound:\n  - {{name: api, listen: \"{address}\", protocol: tcp, application: 127.0.0.1:9}}\n",
+        site.base()
+    );
+    let config = crate::Config::parse(&policy::strict::Source::new("proxy.yaml", text)).unwrap();
+
+    let error = crate::run(config, tokio_util::sync::CancellationToken::new(), |_| panic!("ready"))
+        .await
+        .unwrap_err();
+
+    assert_eq!(error.to_string(), format!("cannot listen on {address} for api"));
+    assert!(!site.path("audit.jsonl").exists());
+}
+
+#[test]
+fn a_check_finds_what_a_start_would_trip_over() {
+    let authority = Authority::new("prod");
+    let site = Site::new(&authority, WEB, TCP_POLICY);
+    let text = format!(
+        "{}inbound:\n  - {{name: a, listen: 127.0.0.1:0, protocol: tcp, application: 127.0.0.1:9}}\n",
+        site.base()
+    );
+    let config = crate::Config::parse(&policy::strict::Source::new("proxy.yaml", text)).unwrap();
+    assert!(crate::check(&config).is_empty());
+
+    site.write_policy("nonsense");
+    std::fs::remove_file(site.path("key.pem")).unwrap();
+
+    let found: Vec<_> = crate::check(&config).iter().map(ToString::to_string).collect();
+    assert_eq!(found.len(), 2, "{found:?}");
+}

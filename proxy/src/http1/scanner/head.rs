@@ -177,6 +177,9 @@ fn request_line(line: &[u8]) -> Result<First, Flaw> {
     if method.is_empty() || method.len() > MAX_METHOD || !method.iter().all(|&byte| is_token(byte)) {
         return Err(Flaw::RequestLine);
     }
+    if target.len() > MAX_TARGET {
+        return Err(Flaw::HeadTooLarge);
+    }
     let old = old_version(version)?;
     Ok(First::Request { old, target: target_authority(method, target)? })
 }
@@ -249,5 +252,7 @@ fn parse_length(value: &[u8]) -> Result<u64, Flaw> {
 
 /// 18 digits fit 63 bits.
 const MAX_LENGTH_DIGITS: usize = 18;
+/// Twice the longest path that policy accepts; the library underneath would refuse more by itself, off the record.
+const MAX_TARGET: usize = 16 * 1024;
 /// The longest registered method has 17 letters.
 const MAX_METHOD: usize = 32;
