@@ -9,7 +9,7 @@
 use policy::compile;
 use policy::strict::Source;
 
-const MANUAL: &str = include_str!("../../docs/policy.md");
+const MANUAL: &str = include_str!("../../docs/policy-language.md");
 
 /// The fenced blocks of the manual: what stands behind the fence, and the text.
 fn blocks() -> Vec<(&'static str, &'static str)> {
