@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use identity::rotation::renew_at;
 use identity::{BundleSet, Credentials, CredentialsError, PrivateKey, TrustBundle, X509Svid};
+
+use crate::renewal::renewal_at;
 
 /// The node's own identity.
 #[derive(Clone)]
@@ -41,7 +42,7 @@ impl Node {
             return Ok(None);
         }
         let bundles: BundleSet = [bundle.clone()].into_iter().collect();
-        let renew_at = renew_at(svid.not_before(), svid.not_after(), jitter);
+        let renew_at = renewal_at(svid, jitter, now);
         Ok(Some(Credential { credentials: Credentials::new(svid.clone(), bundles)?, renew_at }))
     }
 }

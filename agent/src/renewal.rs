@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use identity::rotation::Backoff;
+use identity::X509Svid;
+use identity::rotation::{Backoff, renew_at};
 
 use crate::entry::{Entries, Entry};
 use crate::state::State;
@@ -29,6 +30,15 @@ struct Refusal {
     revision: i64,
     retry_at: SystemTime,
     backoff: Backoff,
+}
+
+/// Returns when to renew an SVID that was received at `now`: at its half-life, but with a third of what is left behind it.
+///
+/// A CA dates SVIDs back, so half of a short life may be over when it begins. Without the third, an SVID that lives
+/// no longer than it was dated back would be renewed without a pause.
+pub fn renewal_at(svid: &X509Svid, jitter: f64, now: SystemTime) -> SystemTime {
+    let left = svid.not_after().duration_since(now).unwrap_or_default();
+    renew_at(svid.not_before(), svid.not_after(), jitter).max(now + (left / 3).max(MIN_RENEWAL))
 }
 
 /// Computes which SVIDs to ask for at `now`.
@@ -91,6 +101,9 @@ impl Refusals {
 /// The shortest and the longest wait before an entry that the CA refused is asked for again.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
 const LAST_RETRY: Duration = Duration::from_secs(300);
+
+/// Renewals of one SVID lie at least this far apart, whatever lifetimes the CA hands out.
+pub const MIN_RENEWAL: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,10 @@ use tonic::transport::server::Connected;
 use crate::attestor::{Process, ProcessError};
 use crate::limits::{Gate, GateError, MAX_HEADER_BYTES, MAX_STREAMS_PER_CONNECTION, Pass};
 
+mod authority;
+
+use self::authority::Authority;
+
 /// How long to wait before accepting again after the system refused to give a descriptor.
 pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -72,6 +76,7 @@ impl Caller {
 /// A connection with its caller.
 pub(crate) struct Connection {
     socket: UnixStream,
+    authority: Authority,
     caller: Caller,
     _pass: Pass,
 }
@@ -93,7 +98,12 @@ impl AsyncRead for Connection {
         if self.caller.poll_gone(context) {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
-        Pin::new(&mut self.socket).poll_read(context, buffer)
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.socket).poll_read(context, buffer);
+        if let Some(fresh) = buffer.filled_mut().get_mut(before..) {
+            self.authority.mend(fresh);
+        }
+        read
     }
 }
 
@@ -157,7 +167,7 @@ async fn accept(listener: &UnixListener, gate: &Gate) -> Result<Connection, Call
         .uid();
     let pass = gate.enter(uid)?;
     let caller = Caller::of(&socket)?;
-    Ok(Connection { socket, caller, _pass: pass })
+    Ok(Connection { socket, authority: Authority::default(), caller, _pass: pass })
 }
 
 /// Returns a gRPC server with this agent's limits.

@@ -4,20 +4,17 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use identity::rotation::renew_at;
 use identity::{KeyError, PrivateKey};
 use proto::spire::api::server::svid::v1::{NewX509svidParams, batch_new_x509svid_response};
 
 use super::{Synchroniser, fraction, jitter};
 use crate::entry::Entry;
 use crate::health::chain;
-use crate::renewal::plan;
+use crate::renewal::{plan, renewal_at};
 use crate::state::Held;
 use crate::upstream::{CallError, Upstream};
 use crate::wire;
 
-/// The least time between two SVIDs for one entry, however short the CA makes them.
-pub(super) const MIN_RENEWAL: Duration = Duration::from_secs(1);
 
 impl Synchroniser {
     /// Asks for one batch of SVIDs that are due, and returns when to come again.
@@ -72,7 +69,7 @@ fn held(
     if svid.not_after() <= now {
         return Err(IssueError::Expired);
     }
-    let renew_at = renew_at(svid.not_before(), svid.not_after(), jitter()).max(now + MIN_RENEWAL);
+    let renew_at = renewal_at(&svid, jitter(), now);
     Ok(Held { svid: Arc::new(svid), renew_at, revision: entry.revision })
 }
 
