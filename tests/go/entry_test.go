@@ -2,6 +2,7 @@ package interop
 
 import (
 	"crypto/x509"
+	"fmt"
 	"io"
 	"testing"
 
@@ -168,7 +169,8 @@ func TestCAAgentIsAuthorizedForItsOwnEntriesOnly(t *testing.T) {
 	}
 }
 
-func TestCASyncAuthorizedEntriesSendsWhatTheAgentLacks(t *testing.T) {
+// SPIRE's server sends a list of up to 500 entries whole and ends the stream.
+func TestCASyncAuthorizedEntriesSendsAShortListWhole(t *testing.T) {
 	node := attested(t)
 	first := created(t, entry(t, node.id, "/sync/a", "uid:5001"))
 	second := created(t, entry(t, node.id, "/sync/b", "uid:5002"))
@@ -178,25 +180,54 @@ func TestCASyncAuthorizedEntriesSendsWhatTheAgentLacks(t *testing.T) {
 	must(t, stream.Send(&entryv1.SyncAuthorizedEntriesRequest{}), "first request")
 	answer, err := stream.Recv()
 	must(t, err, "first answer")
-	revisions := map[string]int64{}
+	seen := map[string]bool{}
 	for _, entry := range answer.Entries {
-		revisions[entry.Id] = entry.RevisionNumber
+		seen[entry.Id] = true
 	}
-	for _, revision := range answer.EntryRevisions {
-		revisions[revision.Id] = revision.RevisionNumber
+	if len(seen) != 2 || !seen[first.Id] || !seen[second.Id] || answer.More || len(answer.EntryRevisions) != 0 {
+		t.Fatalf("got %+v, want both entries", answer)
 	}
-	if len(revisions) != 2 || answer.More {
-		t.Fatalf("first answer names %v, want both entries", revisions)
+	if _, err = stream.Recv(); err != io.EOF {
+		t.Fatalf("the stream ended with %v", err)
 	}
-	if _, ok := revisions[first.Id]; !ok {
-		t.Fatalf("entry %s is missing", first.Id)
+}
+
+// Of a longer list it sends the revisions, and then the entries that the agent asks for.
+func TestCASyncAuthorizedEntriesSendsWhatTheAgentLacks(t *testing.T) {
+	const many = 501
+	node := attested(t)
+	var wanted []*types.Entry
+	for i := range many {
+		wanted = append(wanted, entry(t, node.id, fmt.Sprintf("/sync/%d", i), fmt.Sprintf("uid:%d", 50000+i)))
+	}
+	made, err := entryv1.NewEntryClient(admin(t)).BatchCreateEntry(limited(t), &entryv1.BatchCreateEntryRequest{Entries: wanted})
+	must(t, err, "BatchCreateEntry")
+	asked := made.Results[many-1].Entry
+	stream, err := entryv1.NewEntryClient(node.conn).SyncAuthorizedEntries(limited(t))
+	must(t, err, "SyncAuthorizedEntries")
+
+	must(t, stream.Send(&entryv1.SyncAuthorizedEntriesRequest{}), "first request")
+	revisions := map[string]int64{}
+	for more := true; more; {
+		answer, err := stream.Recv()
+		must(t, err, "page of revisions")
+		if len(answer.Entries) != 0 {
+			t.Fatalf("%d entries came unasked", len(answer.Entries))
+		}
+		for _, revision := range answer.EntryRevisions {
+			revisions[revision.Id] = revision.RevisionNumber
+		}
+		more = answer.More
+	}
+	if _, ok := revisions[asked.Id]; !ok || len(revisions) != many {
+		t.Fatalf("%d revisions, want %d with %s among them", len(revisions), many, asked.Id)
 	}
 
-	must(t, stream.Send(&entryv1.SyncAuthorizedEntriesRequest{Ids: []string{second.Id}}), "request of one entry")
-	answer, err = stream.Recv()
+	must(t, stream.Send(&entryv1.SyncAuthorizedEntriesRequest{Ids: []string{asked.Id}}), "request of one entry")
+	answer, err := stream.Recv()
 	must(t, err, "answer with one entry")
-	if len(answer.Entries) != 1 || answer.Entries[0].Id != second.Id || answer.Entries[0].SpiffeId.Path != "/sync/b" {
-		t.Fatalf("asked for %s, got %+v", second.Id, answer.Entries)
+	if len(answer.Entries) != 1 || answer.Entries[0].Id != asked.Id || answer.Entries[0].SpiffeId.Path != "/sync/500" {
+		t.Fatalf("asked for %s, got %+v", asked.Id, answer.Entries)
 	}
 	must(t, stream.CloseSend(), "close")
 	if _, err = stream.Recv(); err != io.EOF {

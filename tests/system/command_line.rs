@@ -274,7 +274,7 @@ fn whoami_tells_what_matches_and_what_is_missing() {
         ended(clean(std::process::Command::new(&program), &["whoami", "--socket", &socket, "-o", "json"]))
             .expect(0)
             .json();
-    let admin = format!("unix://{}", pair.agent.admin_socket().display());
+    let admin = pair.agent.admin_socket().display().to_string();
     let pid = pair.api.process.pid().to_string();
     let of_api = run(&["whoami", "--pid", &pid, "--admin-socket", &admin, "-o", "json"]);
 

@@ -178,13 +178,14 @@ impl Agent {
 
 /// A CA, an agent, and a caller and a callee with their sidecars, on this host.
 pub(crate) struct Pair {
-    pub(crate) root: tempfile::TempDir,
     pub(crate) ca: Ca,
     pub(crate) agent: Agent,
     pub(crate) web: Sidecar,
     pub(crate) api: Sidecar,
     pub(crate) http: Route,
     pub(crate) tcp: Route,
+    /// Last, so that the logs are there while the others are dropped.
+    pub(crate) root: tempfile::TempDir,
 }
 
 /// One way from the caller's application to the callee's.

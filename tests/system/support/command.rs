@@ -2,7 +2,9 @@
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::{Command, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -73,15 +75,37 @@ pub(crate) fn run<S: AsRef<OsStr>>(arguments: &[S]) -> Ended {
     ended(command(arguments))
 }
 
-/// Runs a command until it ends.
+/// Runs a command until it ends; one that does not within the limit is killed and fails the test.
+#[track_caller]
 pub(crate) fn ended(mut command: Command) -> Ended {
-    let Output { status, stdout, stderr } = command
-        .stdin(std::process::Stdio::null())
-        .output()
-        .unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    Ended {
-        code: status.code().unwrap_or(-1),
-        stdout: String::from_utf8_lossy(&stdout).into_owned(),
-        stderr: String::from_utf8_lossy(&stderr).into_owned(),
-    }
+    let piped = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = piped.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let stdout = reader(child.stdout.take().unwrap());
+    let stderr = reader(child.stderr.take().unwrap());
+    let end = Instant::now() + LIMIT;
+    let status = loop {
+        match child.try_wait().unwrap() {
+            Some(status) => break status,
+            None if Instant::now() > end => {
+                let _gone = child.kill();
+                let _gone = child.wait();
+                panic!("{command:?} did not end: {} {}", stdout.join().unwrap(), stderr.join().unwrap());
+            }
+            None => std::thread::sleep(Duration::from_millis(5)),
+        }
+    };
+    let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+    Ended { code: status.code().unwrap_or(-1), stdout, stderr }
 }
+
+/// Reads all of a child's output, so that it never waits for a full pipe.
+fn reader(mut from: impl std::io::Read + Send + 'static) -> JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut bytes = Vec::new();
+        let _cut = from.read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
+    })
+}
+
+/// The longest that a command may take: the tour and the Go peer take longest.
+const LIMIT: Duration = Duration::from_secs(200);
