@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use identity::{KeyError, PrivateKey};
 use proto::spire::api::server::svid::v1::{NewX509svidParams, batch_new_x509svid_response};
