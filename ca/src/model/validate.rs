@@ -258,8 +258,8 @@ const MAX_DNS_NAME_BYTES: usize = 253;
 pub const MAX_FEDERATES_WITH: usize = 64;
 /// spiffe.md 1.6: a hint SHOULD be at most 1024 bytes.
 pub const MAX_HINT_BYTES: usize = 1024;
-/// Longest lifetime that may be asked for: 90 days. What is issued ends with its authority anyway.
-pub const MAX_TTL_SECONDS: i32 = 90 * 24 * 3600;
+/// Longest lifetime that may be asked for: 20 years. What is issued ends with its authority anyway.
+pub const MAX_TTL_SECONDS: i32 = 20 * 366 * 24 * 3600;
 
 #[cfg(test)]
 mod tests {

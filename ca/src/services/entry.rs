@@ -1,5 +1,6 @@
 //! `spire.api.server.entry.v1`: registration entries.
 
+use identity::SpiffeId;
 use proto::spire::api::{
     server::entry::v1::{self as wire, entry_server::Entry},
     types,
@@ -8,7 +9,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::{Core, caller, calling_agent, store_failed, sync};
 use crate::{
-    model::{Entry as Registered, EntryId},
+    model::{Entry as Registered, EntryId, JOIN_TOKEN_PATH},
     store::{Created, WriteError},
     wire::{
         entry_filter, entry_id, entry_patch, entry_spec, entry_to_wire, item_ok, item_status, now_seconds,
@@ -77,7 +78,7 @@ impl Entry for Core {
         let created =
             self.store.create_entries(sound, now_seconds()).await.map_err(|error| store_failed(&error))?;
         let mask = request.output_mask.as_ref();
-        let created = created.into_iter().map(|outcome| created_to_wire(outcome, mask, &by));
+        let created = created.into_iter().map(|outcome| self.created_to_wire(outcome, mask, &by));
         let flawed = flawed.map(|slot| {
             slot.map(|flaw| wire::batch_create_entry_response::Result {
                 status: Some(item_status(&flaw)),
@@ -162,31 +163,33 @@ impl Entry for Core {
     }
 }
 
-fn created_to_wire(
-    outcome: Result<Created, WriteError>,
-    mask: Option<&types::EntryMask>,
-    by: &str,
-) -> wire::batch_create_entry_response::Result {
-    let show = |entry: &Registered| Some(entry_to_wire(entry, mask));
-    let (status, entry) = match outcome {
-        Ok(Created::New(entry)) => {
-            tracing::info!(%by, entry = %entry.id, spiffe_id = %entry.spec.spiffe_id, parent = %shown(&entry), "entry created");
-            (item_ok(), show(&entry))
-        }
-        Ok(Created::Exists(entry)) => {
-            (item_status(&Status::already_exists("similar entry already exists")), show(&entry))
-        }
-        Err(error) => (item_status(&write_failed(&error)), None),
-    };
-    wire::batch_create_entry_response::Result { status: Some(status), entry }
-}
+impl Core {
+    fn created_to_wire(
+        &self,
+        outcome: Result<Created, WriteError>,
+        mask: Option<&types::EntryMask>,
+        by: &str,
+    ) -> wire::batch_create_entry_response::Result {
+        let show = |entry: &Registered| Some(entry_to_wire(entry, mask));
+        let (status, entry) = match outcome {
+            Ok(Created::New(entry)) => {
+                let (spiffe_id, parent) = (&entry.spec.spiffe_id, self.loggable(&entry.spec.parent_id));
+                tracing::info!(%by, entry = %entry.id, %spiffe_id, %parent, "entry created");
+                (item_ok(), show(&entry))
+            }
+            Ok(Created::Exists(entry)) => {
+                (item_status(&Status::already_exists("similar entry already exists")), show(&entry))
+            }
+            Err(error) => (item_status(&write_failed(&error)), None),
+        };
+        wire::batch_create_entry_response::Result { status: Some(status), entry }
+    }
 
-/// The parent for the log. Below `join_token/` stands a token that may not be spent yet.
-fn shown(entry: &Registered) -> &str {
-    let parent = entry.spec.parent_id.as_str();
-    match parent.find(crate::model::JOIN_TOKEN_PATH) {
-        Some(at) => parent.get(..at + crate::model::JOIN_TOKEN_PATH.len()).unwrap_or_default(),
-        None => parent,
+    /// A parent for the log. An agent that has not attested is named by a token that is still worth something.
+    fn loggable<'a>(&self, parent: &'a SpiffeId) -> &'a str {
+        let unspent = parent.path().starts_with(JOIN_TOKEN_PATH)
+            && self.registry.read(|registry| registry.node(parent).is_none());
+        if unspent { "an agent that has not attested" } else { parent.as_str() }
     }
 }
 
