@@ -35,6 +35,7 @@ fn go_spiffe_fetches_watches_and_calls_through_the_inbound_listener() {
         let answer = crate::support::http::get(pair.http.outbound, "/allowed/x");
         answer.is_ok_and(|answer| answer.status != 200).then_some(())
     });
+    pair.http.backend.forget();
     let mut command = peer(&program, "^TestWorkload");
     command.env("SPIFFE_ENDPOINT_SOCKET", pair.agent.endpoint());
     command.env("VOUCHSAFE_WORKLOAD_ID", &workload);

@@ -65,7 +65,10 @@ enum Then {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Text {
-    Name,
+    /// So many bytes of the name are those of `:authority`; `DIFFERENT` if one was not.
+    Name {
+        alike: usize,
+    },
     Value,
     Authority,
     /// In Huffman code.
@@ -161,7 +164,7 @@ impl Field {
                 if which == Text::Authority && *byte == b'%' {
                     *byte = b'-';
                 }
-                Self::text(left - 1, which)
+                Self::text(left - 1, which.past(*byte))
             }
             Self::Lost => Self::Lost,
         }
@@ -203,7 +206,7 @@ impl Field {
         match then {
             Then::Nothing => Self::Start,
             Then::NameIndex => match value {
-                0 => Self::StringHead { then: Text::Name },
+                0 => Self::StringHead { then: Text::Name { alike: 0 } },
                 AUTHORITY_INDEX => Self::StringHead { then: Text::Authority },
                 _ => Self::StringHead { then: Text::Value },
             },
@@ -213,7 +216,11 @@ impl Field {
 
     /// The first byte of a string (RFC 7541 5.2).
     fn string(then: Text, byte: u8) -> Self {
-        let which = if byte & 0x80 == 0 { then } else { Text::Coded { value_follows: then == Text::Name } };
+        let which = if byte & 0x80 == 0 {
+            then
+        } else {
+            Text::Coded { value_follows: matches!(then, Text::Name { .. }) }
+        };
         Self::number(byte & 0x7f, 0x7f, Then::Length { which })
     }
 
@@ -222,8 +229,20 @@ impl Field {
             return Self::Text { left, which };
         }
         match which {
-            Text::Name | Text::Coded { value_follows: true } => Self::StringHead { then: Text::Value },
+            Text::Name { alike } if alike == AUTHORITY.len() => Self::StringHead { then: Text::Authority },
+            Text::Name { .. } | Text::Coded { value_follows: true } => Self::StringHead { then: Text::Value },
             Text::Value | Text::Authority | Text::Coded { value_follows: false } => Self::Start,
+        }
+    }
+}
+
+impl Text {
+    /// The same text, one byte later.
+    fn past(self, byte: u8) -> Self {
+        match self {
+            Self::Name { alike } if AUTHORITY.get(alike) == Some(&byte) => Self::Name { alike: alike + 1 },
+            Self::Name { .. } => Self::Name { alike: DIFFERENT },
+            Self::Value | Self::Authority | Self::Coded { .. } => self,
         }
     }
 }
@@ -236,6 +255,9 @@ const CONTINUATION: u8 = 9;
 const PADDED: u8 = 0x8;
 const PRIORITY: u8 = 0x20;
 const PRIORITY_BYTES: u32 = 5;
+const AUTHORITY: &[u8] = b":authority";
+/// No number of bytes that a name can have in common with it.
+const DIFFERENT: usize = usize::MAX;
 /// `:authority` in the static table (RFC 7541 A).
 const AUTHORITY_INDEX: u64 = 1;
 /// A number with more bits is no length of anything that is accepted.
@@ -252,6 +274,20 @@ mod tests {
         let got = mended(&sent);
 
         assert_eq!(got, connection(&[frame(HEADERS, 0x4, &request(b"run-2Fagent.sock"))]));
+    }
+
+    #[test]
+    fn the_name_may_be_spelled_out_as_the_c_core_does() {
+        let spelled = |value: &[u8]| {
+            let path = [&[0x40, 5], b":path".as_slice(), &[4], b"/a%2"].concat();
+            let longer = [&[0x40, 11], b":authorityx".as_slice(), &[1], b"%"].concat();
+            let authority =
+                [&[0x40, 10], b":authority".as_slice(), &[u8::try_from(value.len()).unwrap()], value]
+                    .concat();
+            connection(&[frame(HEADERS, 0x4, &[path, longer, authority].concat())])
+        };
+
+        assert_eq!(mended(&spelled(b"tmp%2Fagent.sock")), spelled(b"tmp-2Fagent.sock"));
     }
 
     #[test]
