@@ -6,12 +6,13 @@ use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use audit::Record;
 use audit::read::{self, Entry, Field, Filter, Follow, Group, Groups, Problem, Start};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::cli::audit::{AuditCommand, AuditFiles, AuditFilter, AuditQuery, AuditTail};
+use crate::cli::audit::{AuditCommand, AuditFilter, AuditQuery, AuditTail};
 use crate::exit::{Exit, Failure, OrExit as _};
 use crate::output::{self, Format};
 
@@ -25,40 +26,55 @@ pub(crate) fn run(command: AuditCommand) -> Result<Exit, Failure> {
 
 fn query(args: AuditQuery) -> Result<Exit, Failure> {
     let denial = args.filter.denial;
-    let found = matching(&args.files, filter(args.filter))?;
+    let found = matching(&args.files.files, filter(args.filter))?;
     let mut to = output::stdout();
     if !args.group_by.is_empty() {
         return count(&mut to, args.output.format, args.group_by, found, args.top);
     }
-    let entries: Vec<Entry> = match args.top {
-        Some(top) => newest(found, top).into(),
-        None => found.collect(),
+    let found: Box<dyn Iterator<Item = Entry>> = match args.top {
+        Some(top) => Box::new(newest(found, top).into_iter()),
+        None => Box::new(found),
     };
-    if let Some(denial) = denial
-        && entries.is_empty()
-    {
-        return Err(Failure::because(
-            Exit::Failed,
-            format!("no record of the denial {denial} in these files"),
-        ));
+    let (format, mut printed) = (args.output.format, 0);
+    match format {
+        Format::Json => {
+            let entries: Vec<Entry> = found.collect();
+            printed = entries.len();
+            print(&mut to, format, &entries)?;
+        }
+        // A log may be larger than memory: each record is printed as it is found.
+        Format::Table | Format::Jsonl => {
+            for entry in found {
+                printed += 1;
+                match (format, denial) {
+                    (Format::Table, Some(_)) => detail(&mut to, &entry)?,
+                    (Format::Table, None) | (Format::Json | Format::Jsonl, _) => {
+                        print(&mut to, format, &[entry])?
+                    }
+                }
+            }
+        }
     }
-    match (args.output.format, denial) {
-        (Format::Table, Some(_)) => entries.iter().try_for_each(|entry| detail(&mut to, entry))?,
-        (format, _) => print(&mut to, format, &entries)?,
+    match denial {
+        Some(denial) if printed == 0 => {
+            Err(Failure::because(Exit::Failed, format!("no record of the denial {denial} in these files")))
+        }
+        Some(_) | None => Ok(Exit::Done),
     }
-    Ok(Exit::Done)
 }
 
 fn tail(args: AuditTail) -> Result<Exit, Failure> {
-    // Followers are placed before the past is read, so that nothing falls between the two.
+    let mut files = args.files.files;
     let mut followers = Vec::new();
     if args.follow {
-        for path in &args.files.files {
-            followers.push(Follow::new(path, Start::End).or_exit(Exit::Failed)?);
+        // Followers are placed before the past is read, so that nothing falls between the two.
+        for path in &files {
+            followers.push(follower(path)?);
         }
+        files.retain(|path| path.exists());
     }
     let filter = filter(args.filter);
-    let entries: Vec<Entry> = newest(matching(&args.files, filter.clone())?, args.lines).into();
+    let entries: Vec<Entry> = newest(matching(&files, filter.clone())?, args.lines).into();
     let mut to = output::stdout();
     print(&mut to, args.output.format, &entries)?;
     if followers.is_empty() {
@@ -66,6 +82,16 @@ fn tail(args: AuditTail) -> Result<Exit, Failure> {
     } else {
         follow(&mut to, args.output.format, &mut followers, &filter, &entries)
     }
+}
+
+/// Places a follower at the end of a log, which need not be there yet.
+fn follower(path: &Path) -> Result<Follow, Failure> {
+    if path.is_dir() {
+        let told = format!("{} is a directory: name the log file to follow", path.display());
+        return Err(Failure::because(Exit::Unacceptable, told));
+    }
+    let failed = || format!("cannot read {}", path.display());
+    Follow::new(path, Start::End).with_context(failed).or_exit(Exit::Unacceptable)
 }
 
 /// Prints new records for ever; the process ends when its output or its terminal does.
@@ -100,8 +126,8 @@ fn follow(
     }
 }
 
-fn matching(files: &AuditFiles, filter: Filter) -> Result<impl Iterator<Item = Entry> + use<>, Failure> {
-    let paths = find(&files.files)?;
+fn matching(files: &[PathBuf], filter: Filter) -> Result<impl Iterator<Item = Entry> + use<>, Failure> {
+    let paths = find(files)?;
     Ok(read::files(paths).filter_map(sound).filter(move |entry| filter.matches(&entry.record)))
 }
 

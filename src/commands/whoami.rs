@@ -17,11 +17,7 @@ use crate::output::{self, Format};
 /// Asks and prints; exits 3 when the process has no identity.
 pub(crate) fn run(args: &Whoami) -> Result<Exit, Failure> {
     let (socket, target) = whom(args)?;
-    let mut answer = block_on(async { whoami(&socket, target).await.map_err(failure) })?;
-    // Entries that stand for nodes are no process's, however near.
-    answer
-        .near_misses
-        .retain(|near| !near.missing.iter().any(|selector| selector.starts_with(NODE_SELECTOR)));
+    let answer = of_processes(block_on(async { whoami(&socket, target).await.map_err(failure) })?);
     let mut to = output::stdout();
     let told = Told { schema: SCHEMA, fix: fix(&answer), seen: &answer };
     match args.output.format {
@@ -44,6 +40,13 @@ fn whom(args: &Whoami) -> Result<(PathBuf, Target), Failure> {
             Err(Failure::because(Exit::Unacceptable, "an agent tells about the caller on a Unix socket only"))
         }
     }
+}
+
+/// The answer without entries that stand for nodes: no process can match them, however near it is.
+fn of_processes(mut answer: WhoAmI) -> WhoAmI {
+    let is_node = |near: &NearMiss| near.missing.iter().any(|selector| selector.starts_with(NODE_SELECTOR));
+    answer.near_misses.retain(|near| !is_node(near));
+    answer
 }
 
 fn failure(cause: WhoAmIError) -> Failure {
@@ -223,6 +226,16 @@ mod tests {
         assert!(!printed(&seen).contains('\u{1b}'));
         seen.selectors.remove(0);
         assert_eq!(fix(&seen), None);
+    }
+
+    #[test]
+    fn an_entry_that_stands_for_a_node_is_no_near_miss() {
+        let node =
+            NearMiss { missing: vec!["spiffe_id:spiffe://prod.test/spire/agent/x".to_owned()], ..near() };
+
+        let answer = of_processes(WhoAmI { near_misses: vec![node, near()], ..seen() });
+
+        assert_eq!(answer.near_misses, [near()]);
     }
 
     fn printed(seen: &WhoAmI) -> String {

@@ -358,3 +358,28 @@ const PATIENCE: Duration = Duration::from_secs(15);
 
 /// How long to wait before asking again.
 const PAUSE: Duration = Duration::from_millis(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_denial_id_is_read_from_the_refusal() {
+        assert_eq!(denial("{\"denial_id\":\"01JD\"}\n").unwrap(), "01JD");
+        for body in ["", "Forbidden", "{}", "{\"denial_id\":7}"] {
+            assert!(denial(body).is_err(), "{body:?}");
+        }
+    }
+
+    #[test]
+    fn the_generation_waited_for_is_that_of_the_policy_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = Plan::new(dir.path().to_owned(), std::net::Ipv4Addr::LOCALHOST.into(), 20_000);
+        let (before, after) = (plan.policy(Stage::ReadAccounts), plan.policy(Stage::ReadReportsToo));
+
+        let (before, after) = (generation(&before).unwrap(), generation(&after).unwrap());
+
+        assert_ne!(before, after);
+        assert_eq!(after.len(), 64);
+    }
+}

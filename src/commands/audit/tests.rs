@@ -74,6 +74,14 @@ fn a_log_that_is_not_there_exits_2() {
     assert_eq!(failure.exit(), Exit::Unacceptable);
 }
 
+#[test]
+fn a_log_that_is_to_come_can_be_followed_and_a_directory_cannot() {
+    let dir = tempfile::tempdir().unwrap();
+
+    assert!(follower(&dir.path().join("audit.jsonl")).is_ok());
+    assert_eq!(follower(dir.path()).unwrap_err().exit(), Exit::Unacceptable);
+}
+
 /// A log with one denial for each path.
 struct Written {
     path: PathBuf,
@@ -93,8 +101,7 @@ impl Written {
     }
 
     fn matching(&self, filter: Filter) -> Vec<Entry> {
-        let files = AuditFiles { files: vec![self.path.clone()] };
-        matching(&files, filter).unwrap().collect()
+        matching(std::slice::from_ref(&self.path), filter).unwrap().collect()
     }
 }
 
