@@ -240,3 +240,6 @@ pub enum RunError {
         source: tokio::task::JoinError,
     },
 }
+
+#[cfg(test)]
+mod tests;

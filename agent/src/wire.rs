@@ -144,7 +144,7 @@ pub(crate) fn denial(details: &[u8]) -> Option<Reason> {
 
 /// Writes the details that [`denial`] reads.
 #[cfg(test)]
-pub fn to_denial(reason: Reason) -> Vec<u8> {
+pub(crate) fn to_denial(reason: Reason) -> Vec<u8> {
     let denial = types::PermissionDeniedDetails { reason: reason.into() };
     let any = prost_types::Any {
         type_url: format!("type.googleapis.com/{DENIAL_TYPE}"),

@@ -15,7 +15,6 @@ use crate::state::Held;
 use crate::upstream::{CallError, Upstream};
 use crate::wire;
 
-
 impl Synchroniser {
     /// Asks for one batch of SVIDs that are due, and returns when to come again.
     pub(super) async fn issue(&mut self, upstream: &Upstream) -> Result<Option<SystemTime>, CallError> {
