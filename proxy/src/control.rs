@@ -189,3 +189,6 @@ fn seconds(time: SystemTime) -> f64 {
 const RECHECK: Duration = Duration::from_secs(10);
 const SHORTEST_SWEEP: Duration = Duration::from_millis(5);
 const LONGEST_SWEEP: Duration = Duration::from_millis(500);
+
+#[cfg(test)]
+mod tests;

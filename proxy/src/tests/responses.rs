@@ -188,3 +188,36 @@ async fn kept_connections_to_a_peer_are_not_used_after_a_rotation() {
     assert_eq!(serials.len(), 2);
     assert_ne!(serials[0], serials[1]);
 }
+
+#[tokio::test]
+async fn a_response_that_lasts_until_the_end_is_reset_where_it_breaks_off() {
+    let web = Stage::inbound("http", Backend::http(HELLO).await).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let text = format!(
+        "{}inbound:\n  - {{name: api, listen: 127.0.0.1:0, protocol: http, application: {}}}\n",
+        web.site.base().replace("audit.jsonl", "broken.jsonl"),
+        listener.local_addr().unwrap()
+    );
+    let far = Sidecar::ready(&text).await;
+    let site = crate::testing::Site::new(&web.authority, crate::testing::SHOP, super::POLICY);
+    let text = format!(
+        "{}outbound:\n  - {{name: web, listen: 127.0.0.1:0, protocol: http, endpoints: [\"{}\"], expect: [{}]}}\n",
+        site.base(),
+        far.inbound(),
+        crate::testing::WEB
+    );
+    let near = Sidecar::ready(&text).await;
+    let mut app = tokio::net::TcpStream::connect(near.outbound()).await.unwrap();
+
+    // To an old client a chunked response is one that lasts until the connection ends.
+    app.write_all(b"GET / HTTP/1.0\r\nhost: web\r\n\r\n").await.unwrap();
+    let (mut upstream, _) = listener.accept().await.unwrap();
+    upstream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nhalf\r\n").await.unwrap();
+    let mut got = Vec::new();
+    while find(&got, b"half").is_none() {
+        tokio::io::AsyncReadExt::read_buf(&mut app, &mut got).await.unwrap();
+    }
+    drop(upstream);
+
+    assert_eq!(read_all(&mut app).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}

@@ -1,0 +1,136 @@
+use tokio::sync::Semaphore;
+
+use super::*;
+use crate::{
+    activity::Waiting,
+    config::Limits,
+    live::{Entry, Key, Registry, Role},
+    metrics::Metrics,
+    state::State,
+    testing::{Authority, DOMAIN, SHOP, STRANGER, WEB, id},
+};
+
+fn policy(allowed: &str) -> Loaded {
+    let text = format!(
+        "vouchsafe: policy/v1\nname: web\nprotects: {WEB}\nallow:\n  - name: one\n    from: [{allowed}]\n    tcp: {{port: any}}\n"
+    );
+    let set = policy::compile(&[policy::strict::Source::new("a.yaml", text)]).unwrap();
+    Loaded::Set(Arc::new(set))
+}
+
+struct Stage {
+    control: Control,
+    shared: Arc<Shared>,
+    authority: Authority,
+    _directory: tempfile::TempDir,
+    _writer: audit::Writer,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let product = audit::Product { daemon: "proxy".into(), id: None, version: "0".into() };
+        let (log, writer) = audit::start(audit::Config::file(directory.path().join("a"), product)).unwrap();
+        let shared = Arc::new(Shared {
+            state: Arc::new(State::default()),
+            registry: Registry::default(),
+            log,
+            metrics: Arc::new(Metrics::new()),
+            limits: Limits::default(),
+            handshakes: Semaphore::new(1),
+            drain: CancellationToken::new(),
+        });
+        let control = Control::new(Arc::clone(&shared), Vec::new(), Vec::new());
+        Self { control, shared, authority: Authority::new("prod"), _directory: directory, _writer: writer }
+    }
+
+    fn ready() -> Self {
+        let mut stage = Self::new();
+        let credentials = Arc::new(stage.authority.credentials(WEB));
+        stage.control.identity(Update::Credentials(credentials));
+        stage.control.policies(policy(SHOP));
+        stage
+    }
+
+    fn connect(&self, peer: &str) -> crate::live::Registered {
+        let source = Some([127, 0, 0, 1].into());
+        let key = Key { role: Role::InboundTcp, peer: Some(id(peer)), source, port: 1 };
+        let entry = Entry { key, proof: None, opened: SystemTime::now(), waiting: Waiting::Relay };
+        self.shared.registry.register(entry)
+    }
+}
+
+#[test]
+fn a_new_policy_has_cut_what_it_forbids_when_it_is_in_force() {
+    let mut stage = Stage::ready();
+    let (shop, stranger) = (stage.connect(SHOP), stage.connect(STRANGER));
+
+    stage.control.policies(policy(STRANGER));
+
+    assert!(shop.live().is_cut());
+    assert!(!stranger.live().is_cut());
+}
+
+#[test]
+fn identity_and_policies_may_come_in_either_order() {
+    let mut stage = Stage::new();
+
+    stage.control.policies(policy(SHOP));
+    assert!(stage.shared.state.now().policies.is_none());
+    stage.control.identity(Update::Credentials(Arc::new(stage.authority.credentials(WEB))));
+
+    assert!(!stage.shared.state.now().policies.as_ref().unwrap().is_empty());
+}
+
+#[test]
+fn another_identity_is_protected_by_its_own_policies() {
+    let mut stage = Stage::ready();
+    let shop = stage.connect(SHOP);
+
+    stage
+        .control
+        .identity(Update::Credentials(Arc::new(stage.authority.credentials("spiffe://prod.test/other"))));
+
+    assert!(shop.live().is_cut());
+    assert!(stage.shared.state.now().policies.as_ref().unwrap().is_empty());
+}
+
+#[test]
+fn a_failed_update_takes_nothing_away_and_a_withdrawal_takes_everything() {
+    let mut stage = Stage::ready();
+    let shop = stage.connect(SHOP);
+    let error = || crate::workload_api::EndpointError::NotSet.into();
+
+    stage.control.identity(Update::Failed(error()));
+    assert!(stage.shared.state.now().identity.is_some() && !shop.live().is_cut());
+    stage.control.identity(Update::Withdrawn(error()));
+
+    assert!(stage.shared.state.now().identity.is_none() && shop.live().is_cut());
+    assert!(!stage.shared.state.is_ready());
+}
+
+#[test]
+fn a_refused_set_leaves_the_last_good_one_in_force() {
+    let mut stage = Stage::ready();
+    let before = stage.shared.state.now().generation.clone();
+    let shop = stage.connect(SHOP);
+
+    let path = std::path::PathBuf::from("p");
+    stage.control.policies(Loaded::Refused(crate::LoadError::TooMany { path }));
+
+    assert_eq!(stage.shared.state.now().generation, before);
+    assert!(!shop.live().is_cut() && stage.shared.state.is_ready());
+}
+
+#[test]
+fn only_the_members_of_a_changed_bundle_are_looked_at_again() {
+    let (one, two) = (Authority::new("one"), Authority::new("two"));
+    let set = |root: &Authority| -> identity::BundleSet {
+        [root.bundle(DOMAIN), one.bundle("other.test")].into_iter().collect()
+    };
+
+    let changed = state::changed_bundles(&set(&one), &set(&two));
+
+    assert_eq!(changed.iter().map(identity::TrustDomain::as_str).collect::<Vec<_>>(), [DOMAIN]);
+    assert!(state::changed_bundles(&set(&one), &set(&one)).is_empty());
+}
