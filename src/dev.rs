@@ -54,7 +54,7 @@ async fn conduct<W: std::io::Write>(
         outcome = tour.take(after) => match outcome {
             Ok(()) if after.stays => stay(&mut tour, &mut stop).await,
             Ok(()) => Ok(Exit::Done),
-            Err(cause) => tour.fail(cause),
+            Err(cause) => Err(tour.fail(&cause)),
         },
         _ = stop.recv() => Err(Failure::because(Exit::Failed, "interrupted before the tour was over")),
     };

@@ -22,7 +22,7 @@ pub(crate) struct Dev {
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     pub(crate) address: IpAddr,
     /// Use this port and the six after it; without it, free ones are found
-    #[arg(long, value_name = "PORT")]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=LAST_BASE))]
     pub(crate) base_port: Option<u16>,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -43,3 +43,6 @@ pub(crate) struct DevService {
     #[command(flatten)]
     pub(crate) supervised: Supervised,
 }
+
+/// The last port after which there are six more.
+const LAST_BASE: i64 = u16::MAX as i64 - 6;

@@ -43,7 +43,7 @@ fn every_option_is_explained() {
 
 #[test]
 fn a_wrong_command_line_exits_2() {
-    let wrong: [&[&str]; 8] = [
+    let wrong: [&[&str]; 9] = [
         &["vouchsafe", "frobnicate"],
         &["vouchsafe", "ca", "token", "create", "--ttl", "forever"],
         &["vouchsafe", "ca", "entry", "create", "--id", "spiffe://prod.example/web"],
@@ -52,6 +52,7 @@ fn a_wrong_command_line_exits_2() {
         &["vouchsafe", "whoami", "--pid", "0"],
         &["vouchsafe", "audit", "query", "--since", "yesterday"],
         &["vouchsafe", "dev", "--address", "localhost"],
+        &["vouchsafe", "dev", "--base-port", "65533"],
     ];
 
     for words in wrong {

@@ -53,9 +53,12 @@ impl<W: Write> Tour<W> {
     }
 
     /// Tells why the tour ended early, and makes it the reason for the exit code.
-    pub(crate) fn fail(&mut self, cause: anyhow::Error) -> Result<Exit, Failure> {
-        self.narrator.tell(&Step::new("failed", "This step did not hold").text(&describe(cause.as_ref())))?;
-        Err(cause.context("the tour did not hold what it promises").into())
+    pub(crate) fn fail(&mut self, cause: &anyhow::Error) -> Failure {
+        let reason = describe(cause.as_ref());
+        // Where standard output is gone, standard error still carries the reason.
+        let _ = self.narrator.tell(&Step::new("failed", "This step did not hold").text(&reason));
+        // As text: a tour cut short by a closed pipe has not held, unlike a table cut short by one.
+        Failure::because(Exit::Failed, format!("the tour did not hold what it promises\n  because {reason}"))
     }
 
     async fn start_ca(&mut self) -> anyhow::Result<()> {
