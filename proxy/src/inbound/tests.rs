@@ -2,13 +2,13 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::testing::{Authority, DOMAIN, SHOP, WEB};
 use crate::{config::Limits, listener::Places, live::Registry, metrics::Metrics, state::State};
 
-#[tokio::test]
-async fn the_task_of_a_connection_is_small() {
+fn shared() -> (Arc<Shared>, tempfile::TempDir, audit::Writer) {
     let directory = tempfile::tempdir().unwrap();
     let product = audit::Product { daemon: "proxy".into(), id: None, version: "0".into() };
-    let (log, _writer) = audit::start(audit::Config::file(directory.path().join("a"), product)).unwrap();
+    let (log, writer) = audit::start(audit::Config::file(directory.path().join("a"), product)).unwrap();
     let shared = Arc::new(Shared {
         state: Arc::new(State::default()),
         registry: Registry::default(),
@@ -18,13 +18,23 @@ async fn the_task_of_a_connection_is_small() {
         handshakes: Semaphore::new(1),
         drain: CancellationToken::new(),
     });
+    (shared, directory, writer)
+}
+
+fn inbound(shared: &Arc<Shared>) -> Arc<Inbound> {
     let config = config::Inbound {
         name: "a".into(),
         listen: ([127, 0, 0, 1], 1).into(),
         protocol: Protocol::Http,
         application: ([127, 0, 0, 1], 1).into(),
     };
-    let inbound = Arc::new(Inbound::new(&config, 1, shared));
+    Arc::new(Inbound::new(&config, 1, Arc::clone(shared)))
+}
+
+#[tokio::test]
+async fn the_task_of_a_connection_is_small() {
+    let (shared, ..) = shared();
+    let inbound = inbound(&shared);
     let listener = listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
     let address = listener.local_addr().unwrap();
     let _client = TcpStream::connect(address).await.unwrap();
@@ -51,3 +61,43 @@ const LARGEST_TASK: usize = 512;
 const LARGEST_TCP: usize = 2 * 1024;
 /// What an HTTP connection takes beside it, the library's state included.
 const LARGEST_HTTP: usize = 3 * 1024;
+
+fn identity_of(own: &Authority, roots: &[&Authority]) -> Arc<Identity> {
+    let roots = roots.iter().map(|root| root.der.clone()).collect();
+    let trust_domain = identity::TrustDomain::parse(DOMAIN).unwrap();
+    let bundles = [identity::TrustBundle::new(trust_domain, roots).unwrap()].into_iter().collect();
+    let credentials = identity::Credentials::new(Arc::new(own.svid(WEB)), bundles).unwrap();
+    Arc::new(Identity::new(Arc::new(credentials), &[]).unwrap())
+}
+
+#[tokio::test]
+async fn trust_that_is_withdrawn_between_handshake_and_registration_is_noticed() {
+    let (shared, ..) = shared();
+    let inbound = inbound(&shared);
+    let (one, two) = (Authority::new("one"), Authority::new("two"));
+    let used = identity_of(&one, &[&one]);
+    let listener = listener::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+
+    for (now, trusted) in [
+        (Some(Arc::clone(&used)), true),
+        (Some(identity_of(&one, &[&one, &two])), true),
+        (Some(identity_of(&two, &[&two])), false),
+        (None, false),
+    ] {
+        let chain = one.svid(SHOP).chain().to_vec();
+        let anchors = used.credentials.anchors();
+        let peer =
+            identity::verify(&chain[0], &[], anchors, identity::Role::Client, SystemTime::now()).unwrap();
+        let key = Key { role: Role::InboundTcp, peer: Some(peer.id().clone()), source: None, port: 1 };
+        let proof = Some(Proof { peer: peer.clone(), chain });
+        let entry = Entry { key, proof, opened: SystemTime::now(), waiting: Waiting::Relay };
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let trace = Trace::begin(shared.log.clone(), Arc::clone(&shared.metrics), None);
+        let registered = shared.registry.register(entry);
+        let known = Known { peer, stream: Stream::Plain(socket), registered, trace };
+
+        shared.state.store(Effective { identity: now, ..Effective::default() });
+
+        assert_eq!(inbound.still_trusted(known, &used).is_some(), trusted);
+    }
+}
