@@ -6,6 +6,8 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::issue::BACKDATE;
+
 /// What an authority is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -67,8 +69,8 @@ pub fn schedule(now: SystemTime, authorities: &[Term]) -> Step {
         (Some(active), None) if now >= active.not_after => return Step::Create,
         (Some(active), None) if now >= prepare_at(active) => return Step::Prepare,
         (Some(active), None) => prepare_at(active),
-        (Some(active), Some(next)) if now >= activate_at(active) => return successor(now, next),
-        (Some(active), Some(_)) => activate_at(active),
+        (Some(active), Some(next)) if now >= activate_at(active, next) => return successor(now, next),
+        (Some(active), Some(next)) => activate_at(active, next),
     };
     let prune = authorities.iter().filter(|term| term.state == State::Retired).map(prune_at).min();
     Step::WaitUntil(prune.map_or(next, |prune| prune.min(next)))
@@ -85,8 +87,14 @@ fn prepare_at(term: &Term) -> SystemTime {
     term.not_after - (lifetime(term) / PREPARE_FRACTION).min(MAX_PREPARE_AHEAD)
 }
 
-fn activate_at(term: &Term) -> SystemTime {
-    term.not_after - (lifetime(term) / ACTIVATE_FRACTION).min(MAX_ACTIVATE_AHEAD)
+/// A successor that was made late, for the CA was down when it was due, is made known first all the same: SVIDs that its
+/// peers cannot verify are worse than the short ones of an old authority.
+fn activate_at(active: &Term, next: &Term) -> SystemTime {
+    let planned = active.not_after - (lifetime(active) / ACTIVATE_FRACTION).min(MAX_ACTIVATE_AHEAD);
+    let published = next.not_before + BACKDATE;
+    let left = active.not_after.duration_since(published).unwrap_or_default();
+    let wait = (lifetime(active) / PROPAGATION_FRACTION).min(MAX_PROPAGATION).min(left / 2);
+    planned.max(published + wait)
 }
 
 fn prune_at(term: &Term) -> SystemTime {
@@ -101,6 +109,10 @@ fn lifetime(term: &Term) -> Duration {
 const PREPARE_FRACTION: u32 = 2;
 /// The successor signs when this part of the lifetime is left: a sixth.
 const ACTIVATE_FRACTION: u32 = 6;
+/// A successor is published for this part of the lifetime before it signs: a third, which is three refresh hints.
+const PROPAGATION_FRACTION: u32 = 3;
+/// But not longer than three times the longest refresh hint, and never longer than half of what is left.
+const MAX_PROPAGATION: Duration = Duration::from_secs(15 * 60);
 /// But not earlier than 30 days before the end.
 const MAX_PREPARE_AHEAD: Duration = Duration::from_secs(30 * 24 * 3600);
 /// And not earlier than 7 days before the end.
@@ -126,6 +138,19 @@ mod tests {
         let b = term("b", State::Prepared, 12 * HOUR, 36 * HOUR);
         assert_eq!(schedule(at(12 * HOUR), &[a.clone(), b.clone()]), Step::WaitUntil(at(20 * HOUR)));
         assert_eq!(schedule(at(20 * HOUR), &[a, b]), Step::Activate("b".into()));
+    }
+
+    #[test]
+    fn a_successor_that_was_made_late_is_published_for_a_while_before_it_signs() {
+        let a = term("a", State::Active, 0, 24 * HOUR);
+        let made_at = |made: u64| term("b", State::Prepared, made - BACKDATE.as_secs(), made + 24 * HOUR);
+        let step = |now, b: &Term| schedule(at(now), &[a.clone(), b.clone()]);
+
+        let late = made_at(22 * HOUR);
+        assert_eq!(step(22 * HOUR, &late), Step::WaitUntil(at(22 * HOUR + 900)));
+        assert_eq!(step(22 * HOUR + 900, &late), Step::Activate("b".into()));
+        let latest = made_at(24 * HOUR - 10);
+        assert_eq!(step(24 * HOUR - 10, &latest), Step::WaitUntil(at(24 * HOUR - 5)));
     }
 
     #[test]

@@ -158,16 +158,20 @@ impl Rotation {
 
     /// Does what is due at `now`.
     pub async fn advance(&mut self, now: SystemTime) -> Result<(), RotationError> {
-        let before = self.authorities.sequence;
         let settled = settle(&self.store, &self.keys, &self.settings, &mut self.authorities, now).await;
         // Even where a later step failed, what the earlier ones changed is published.
-        if self.authorities.sequence != before || now >= self.renewal() {
+        if self.published() != self.authorities.sequence || now >= self.renewal() {
             let held = self.signing.borrow().clone();
             let fresh = snapshot(&self.keys, &self.settings, &self.authorities, Some(&held), now)?;
             self.signing.send_replace(Arc::new(fresh));
         }
         self.next = settled?;
         Ok(())
+    }
+
+    /// The number of the bundle that is published. It lags behind where publishing failed after the database took a step.
+    fn published(&self) -> u64 {
+        self.signing.borrow().bundle.sequence().unwrap_or_default()
     }
 
     fn renewal(&self) -> SystemTime {

@@ -77,6 +77,25 @@ async fn over_many_lives_what_signs_was_published_before_and_what_was_signed_sta
 }
 
 #[tokio::test]
+async fn a_restart_late_in_an_authoritys_life_publishes_the_successor_before_it_signs() {
+    let mut home = Home::new();
+    let (rotation, signing) = home.start(now(0)).await.unwrap();
+    let first = signing.borrow().active.id().to_owned();
+    drop(rotation);
+
+    home.reopen();
+    let (mut rotation, signing) = home.start(now(110)).await.unwrap();
+    let restarted = signing.borrow().clone();
+    rotation.advance(now(116)).await.unwrap();
+    let later = signing.borrow().clone();
+
+    assert_eq!((restarted.active.id(), restarted.bundle.x509_authorities().len()), (first.as_str(), 2));
+    assert_ne!(later.active.id(), first);
+    assert!(restarted.bundle.x509_authorities().contains(later.active.certificate()));
+    drop(rotation);
+}
+
+#[tokio::test]
 async fn a_clock_before_the_authority_refuses_to_start() {
     let mut home = Home::new();
     let (rotation, _) = home.start(now(0)).await.unwrap();
