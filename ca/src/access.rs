@@ -146,7 +146,7 @@ fn admit(
 }
 
 fn admin(peer: &Peer, registry: &SharedRegistry, now: SystemTime) -> Result<Caller, Refusal> {
-    let named = registry.read(|registry| registry.is_admin(peer.id()));
+    let named = registry.read(|registry| registry.is_admin(peer.id(), unix_seconds(now)));
     // The handshake checked the certificate once; a connection may outlive it.
     if named && now < peer.not_after() {
         return Ok(Caller::Admin { id: peer.id().clone() });

@@ -23,6 +23,7 @@ mod rate;
 mod run;
 mod serve;
 mod services;
+mod shares;
 mod wire;
 
 pub use config::Config;

@@ -30,7 +30,7 @@ pub(crate) enum Admission {
 impl Buckets {
     /// Takes one for `source` at `now`.
     pub(crate) fn take(&mut self, source: IpAddr, now: Instant) -> Admission {
-        let source = group(source);
+        let source = network(source);
         if self.buckets.len() >= MAX_SOURCES && !self.buckets.contains_key(&source) {
             self.buckets.retain(|_, bucket| bucket.full_at > now);
             if self.buckets.len() >= MAX_SOURCES {
@@ -48,7 +48,8 @@ impl Buckets {
     }
 }
 
-fn group(source: IpAddr) -> IpAddr {
+/// What counts as one client: an IPv4 address, or an IPv6 /64.
+pub(crate) fn network(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V4(v4) => IpAddr::V4(v4),
         IpAddr::V6(v6) => IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !u128::from(u64::MAX))),

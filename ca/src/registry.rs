@@ -99,9 +99,9 @@ impl Registry {
             .collect()
     }
 
-    /// Whether an entry flagged `admin` names `id`.
-    pub fn is_admin(&self, id: &SpiffeId) -> bool {
-        self.named(id).any(|entry| entry.spec.admin)
+    /// Whether an entry flagged `admin` names `id` at `now`, in Unix seconds.
+    pub fn is_admin(&self, id: &SpiffeId, now: i64) -> bool {
+        self.named(id).any(|entry| entry.spec.admin && !entry.spec.has_ended(now))
     }
 
     /// Everything `agent` may hand out, by entry name. Cost follows the size of the answer.

@@ -29,7 +29,8 @@ use crate::{
     metrics::{self, Metrics},
     registry::SharedRegistry,
     serve::{self, admin::AdminSocketError},
-    services::Core,
+    services::{Core, MAX_BATCHES_PER_AGENT},
+    shares::Shares,
     store::{Loaded, OpenError, Store, Writer},
 };
 
@@ -193,6 +194,7 @@ async fn serve_all(
         svid_ttl: config.svid_ttl,
         agent_svid_ttl: config.agent_svid_ttl,
         attestations: std::sync::Mutex::default(),
+        batches: Shares::new(usize::MAX, MAX_BATCHES_PER_AGENT),
         signers: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(1, usize::from))),
         metrics: Metrics::default(),
         health: Health::default(),

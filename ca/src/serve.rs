@@ -13,7 +13,6 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::OwnedSemaphorePermit,
     time::Sleep,
 };
 use tonic::transport::server::{Connected, Server};
@@ -27,11 +26,11 @@ pub(crate) mod admin;
 pub(crate) mod tls;
 
 /// A connection together with what it proves about its other end, and the place that it gives back when it ends.
-pub(crate) struct Connection<S> {
+pub(crate) struct Connection<S, P> {
     stream: S,
     origin: Origin,
     lasts: Lasts,
-    _place: OwnedSemaphorePermit,
+    _place: P,
 }
 
 /// How long a connection may be used.
@@ -51,7 +50,7 @@ impl Lasts {
     }
 }
 
-impl<S> Connected for Connection<S> {
+impl<S, P> Connected for Connection<S, P> {
     type ConnectInfo = Origin;
 
     fn connect_info(&self) -> Self::ConnectInfo {
@@ -59,7 +58,7 @@ impl<S> Connected for Connection<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
+impl<S: AsyncRead + Unpin, P: Unpin> AsyncRead for Connection<S, P> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -73,7 +72,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Connection<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
+impl<S: AsyncWrite + Unpin, P: Unpin> AsyncWrite for Connection<S, P> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
@@ -88,12 +87,13 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Connection<S> {
 }
 
 /// Serves the API on `connections` until the CA stops, then lets requests under way finish for a while.
-pub(crate) async fn serve<S>(
-    connections: impl futures_util::Stream<Item = Result<Connection<S>, io::Error>>,
+pub(crate) async fn serve<S, P>(
+    connections: impl futures_util::Stream<Item = Result<Connection<S, P>, io::Error>>,
     core: &Arc<Core>,
 ) -> Result<(), tonic::transport::Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    P: Unpin + Send + 'static,
 {
     let server = Server::builder()
         .max_concurrent_streams(MAX_STREAMS)

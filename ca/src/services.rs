@@ -26,6 +26,7 @@ use crate::{
     metrics::Metrics,
     rate::Buckets,
     registry::SharedRegistry,
+    shares::Shares,
     store::{Store, StoreError},
 };
 
@@ -57,6 +58,8 @@ pub(crate) struct Core {
     pub(crate) agent_svid_ttl: Duration,
     /// How often an address may attest.
     pub(crate) attestations: Mutex<Buckets>,
+    /// How many batches an agent has under way.
+    pub(crate) batches: Shares,
     /// As many batches are signed at once as there are cores: more only wait in a worse place.
     pub(crate) signers: Arc<Semaphore>,
     /// What is counted.
@@ -93,8 +96,12 @@ impl Core {
 pub(crate) fn routes(core: &Arc<Core>) -> Routes {
     let mut routes = Routes::builder();
     routes
-        .add_service(AgentServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .add_service(BundleServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(
+            AgentServer::from_arc(core.clone()).max_decoding_message_size(MAX_STRANGERS_MESSAGE_BYTES),
+        )
+        .add_service(
+            BundleServer::from_arc(core.clone()).max_decoding_message_size(MAX_STRANGERS_MESSAGE_BYTES),
+        )
         .add_service(EntryServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(SvidServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(RegistryServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES));
@@ -149,5 +156,10 @@ fn not_served(what: &str) -> Status {
     Status::unimplemented(format!("{what} is not served by this CA"))
 }
 
+/// Batches of one agent that are signed or wait for that. An agent asks for one after the other.
+pub(crate) const MAX_BATCHES_PER_AGENT: usize = 4;
 /// Longest message read: 500 requests for certificates fit four times.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Longest message of the services that also answer those who prove nothing: a token and the longest certificate request
+/// fit twice. It is held in memory until it is whole.
+const MAX_STRANGERS_MESSAGE_BYTES: usize = 32 * 1024;

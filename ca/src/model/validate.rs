@@ -171,6 +171,12 @@ impl EntrySpec {
         Ok(())
     }
 
+    /// Whether the entry's time is over at `now`, in Unix seconds. It is removed a little later, and only where the database
+    /// takes writes.
+    pub fn has_ended(&self, now: i64) -> bool {
+        self.expires_at > 0 && self.expires_at <= now
+    }
+
     /// Whether this entry gives agents an alias, as SPIRE's node entries do.
     pub fn is_alias(&self) -> bool {
         self.parent_id.path() == SERVER_PATH

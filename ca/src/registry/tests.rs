@@ -125,8 +125,18 @@ fn only_an_admin_entry_makes_an_admin() {
     admin.spec.admin = true;
     let registry = filled(&[admin, entry("2", "/web", "/p", &["x:1"])]);
 
-    assert!(registry.is_admin(&id("/ops")));
-    assert!(!registry.is_admin(&id("/web")));
+    assert!(registry.is_admin(&id("/ops"), 5));
+    assert!(!registry.is_admin(&id("/web"), 5));
+}
+
+#[test]
+fn an_admin_entry_whose_time_is_over_makes_nobody_an_admin() {
+    let mut admin = entry("1", "/ops", "/p", &["x:1"]);
+    (admin.spec.admin, admin.spec.expires_at) = (true, 5);
+    let registry = filled(&[admin]);
+
+    assert!(registry.is_admin(&id("/ops"), 4));
+    assert!(!registry.is_admin(&id("/ops"), 5));
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use std::{
 use futures_util::{Stream, stream};
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
 };
 
 use super::{Connection, Lasts};
@@ -82,7 +82,9 @@ fn check_free(path: &Path) -> Result<(), AdminSocketError> {
 }
 
 /// The connections of `listener`. One whose caller the kernel does not name is dropped.
-pub(crate) fn incoming(listener: UnixListener) -> impl Stream<Item = io::Result<Connection<UnixStream>>> {
+pub(crate) fn incoming(
+    listener: UnixListener,
+) -> impl Stream<Item = io::Result<Connection<UnixStream, OwnedSemaphorePermit>>> {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     stream::unfold((listener, places), |(listener, places)| async move {
         loop {

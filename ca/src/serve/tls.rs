@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -21,18 +21,27 @@ use tokio::{
 use tokio_rustls::server::TlsStream;
 
 use super::{Connection, Lasts};
-use crate::{access::Origin, metrics::Metrics, services::Core};
+use crate::{
+    access::Origin,
+    metrics::Metrics,
+    model::unix_seconds,
+    rate::network,
+    registry::SharedRegistry,
+    services::Core,
+    shares::{Client, Share, Shares},
+};
 
 /// Accepts connections and hands those with a sound handshake to `connections`, until the CA stops.
 pub(crate) async fn run(
     listener: TcpListener,
-    connections: mpsc::Sender<Connection<TlsStream<TcpStream>>>,
+    connections: mpsc::Sender<Connection<TlsStream<TcpStream>, Share>>,
     core: Arc<Core>,
 ) -> Result<(), TlsError> {
     let mut signing = core.signing.clone();
     let mut config = configure(&signing.borrow_and_update().credentials)?;
-    let (agents, strangers) = (places(MAX_CONNECTIONS), places(MAX_STRANGERS));
+    let places = Places::new(core.registry.clone());
     let turns = Arc::new(Semaphore::new(MAX_HANDSHAKES));
+    let handshaking = Shares::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_NETWORK);
     let mut handshakes = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -56,11 +65,15 @@ pub(crate) async fn run(
                 continue;
             }
         };
+        let Some(share) = handshaking.take(Client::Network(network(source.ip()))) else {
+            tracing::debug!(%source, "connection refused, too many handshakes of its network are under way");
+            core.metrics.handshake_failed();
+            continue;
+        };
         let handshake = Handshake {
             config: config.clone(),
             source,
-            agents: agents.clone(),
-            strangers: strangers.clone(),
+            places: places.clone(),
             metrics: core.metrics.clone(),
         };
         let connections = connections.clone();
@@ -69,13 +82,9 @@ pub(crate) async fn run(
                 // A closed queue means that the server has stopped.
                 let _ = connections.send(connection).await;
             }
-            drop(turn);
+            drop((share, turn));
         });
     }
-}
-
-fn places(limit: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(limit))
 }
 
 /// A turn comes first: while all are taken, strangers wait in the kernel's queue.
@@ -91,19 +100,18 @@ async fn next(
 struct Handshake {
     config: Arc<ServerConfig>,
     source: SocketAddr,
-    agents: Arc<Semaphore>,
-    strangers: Arc<Semaphore>,
+    places: Places,
     metrics: Metrics,
 }
 
 impl Handshake {
-    async fn run(self, stream: TcpStream) -> Option<Connection<TlsStream<TcpStream>>> {
+    async fn run(self, stream: TcpStream) -> Option<Connection<TlsStream<TcpStream>, Share>> {
         let source = self.source;
         // Small messages both ways: waiting to fill a packet only costs time.
         let _ = stream.set_nodelay(true);
         let failure = match tokio::time::timeout(HANDSHAKE_TIMEOUT, accept(self.config.clone(), stream)).await
         {
-            Ok(Ok((peer, stream))) => match self.place(peer.as_ref()) {
+            Ok(Ok((peer, stream))) => match self.places.take(source.ip(), peer.as_ref()) {
                 Some((place, life)) => {
                     let lasts = Lasts::Until(Box::pin(tokio::time::sleep(life)));
                     let origin = Origin::Remote { source, peer };
@@ -127,16 +135,38 @@ impl Handshake {
     }
 }
 
-impl Handshake {
-    /// Who proves an identity has a place until that ends. Who does not has come to attest, which takes a moment.
-    fn place(&self, peer: Option<&Peer>) -> Option<(OwnedSemaphorePermit, Duration)> {
-        let (places, life) = match peer {
+/// The places for connections.
+#[derive(Clone)]
+struct Places {
+    known: Shares,
+    strangers: Shares,
+    registry: SharedRegistry,
+}
+
+impl Places {
+    fn new(registry: SharedRegistry) -> Self {
+        Self {
+            known: Shares::new(MAX_CONNECTIONS, MAX_CONNECTIONS_PER_IDENTITY),
+            strangers: Shares::new(MAX_STRANGERS, MAX_STRANGERS_PER_NETWORK),
+            registry,
+        }
+    }
+
+    /// An agent or an administrator has a place until its certificate ends. Whoever else comes can only attest or ask for
+    /// the bundle, which takes a moment: other identities an agent has as many of as it has entries.
+    fn take(&self, source: IpAddr, peer: Option<&Peer>) -> Option<(Share, Duration)> {
+        let now = SystemTime::now();
+        let known = peer.filter(|peer| {
+            let (id, now) = (peer.id(), unix_seconds(now));
+            self.registry.read(|registry| registry.node(id).is_some() || registry.is_admin(id, now))
+        });
+        match known {
             Some(peer) => {
-                (&self.agents, peer.not_after().duration_since(SystemTime::now()).unwrap_or_default())
+                let life = peer.not_after().duration_since(now).unwrap_or_default();
+                Some((self.known.take(Client::Identity(peer.id().clone()))?, life))
             }
-            None => (&self.strangers, STRANGER_LIFE),
-        };
-        Some((places.clone().try_acquire_owned().ok()?, life))
+            None => Some((self.strangers.take(Client::Network(network(source)))?, STRANGER_LIFE)),
+        }
     }
 }
 
@@ -146,22 +176,28 @@ fn configure(credentials: &Credentials) -> Result<Arc<ServerConfig>, TlsError> {
 
 /// The connections of `queue` as the server wants them.
 pub(crate) fn incoming(
-    queue: mpsc::Receiver<Connection<TlsStream<TcpStream>>>,
-) -> impl Stream<Item = io::Result<Connection<TlsStream<TcpStream>>>> {
+    queue: mpsc::Receiver<Connection<TlsStream<TcpStream>, Share>>,
+) -> impl Stream<Item = io::Result<Connection<TlsStream<TcpStream>, Share>>> {
     stream::unfold(
         queue,
         |mut queue| async move { queue.recv().await.map(|connection| (Ok(connection), queue)) },
     )
 }
 
-/// Connections held at once of those that prove an identity. An agent needs one.
+/// Connections of agents and administrators held at once. An agent needs one.
 const MAX_CONNECTIONS: usize = 12_288;
-/// Connections held at once of those that prove nothing.
+/// Connections of one of them: it may leave some behind when its network fails.
+const MAX_CONNECTIONS_PER_IDENTITY: usize = 16;
+/// Connections of all others held at once.
 const MAX_STRANGERS: usize = 2048;
+/// Connections of others from one network: the nodes behind one address attest one after the other.
+const MAX_STRANGERS_PER_NETWORK: usize = 128;
 /// How long they are held.
 const STRANGER_LIFE: Duration = Duration::from_secs(60);
 /// Handshakes at once; more wait in the kernel.
 const MAX_HANDSHAKES: usize = 256;
+/// Handshakes at once of one network; more are broken off, so that the others need not wait.
+const MAX_HANDSHAKES_PER_NETWORK: usize = 64;
 /// How long one may take.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Rest after a failed accept: mostly there are no descriptors left.

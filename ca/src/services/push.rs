@@ -23,9 +23,9 @@ use tonic::{Request, Response, Status};
 
 use super::{Core, calling_agent, gate::agent_message};
 use crate::{
-    access::Origin,
+    access::{self, Origin, Refusal},
     authority::rotation::Signing,
-    model::{Entry, EntryId, Standing},
+    model::{Entry, EntryId},
     registry::{SharedRegistry, Subscription},
     wire::{bundle_to_wire, denied, entry_to_wire},
 };
@@ -49,7 +49,7 @@ impl Registry for Core {
         &self,
         request: Request<WatchAuthorizedEntriesRequest>,
     ) -> Result<Response<Self::WatchAuthorizedEntriesStream>, Status> {
-        let (agent, _) = calling_agent(&request)?;
+        let (agent, serial) = calling_agent(&request)?;
         let ends = match request.extensions().get::<Origin>() {
             Some(Origin::Remote { peer: Some(peer), .. }) => Peer::not_after(peer),
             Some(Origin::Remote { peer: None, .. } | Origin::Local { .. }) | None => SystemTime::now(),
@@ -60,6 +60,7 @@ impl Registry for Core {
             signing: self.signing.clone(),
             stop: self.stop.clone(),
             agent,
+            serial,
             ends,
             told: Told::default(),
         };
@@ -80,6 +81,7 @@ struct Watcher {
     signing: watch::Receiver<Arc<Signing>>,
     stop: CancellationToken,
     agent: SpiffeId,
+    serial: String,
     /// When the certificate of the connection ends.
     ends: SystemTime,
     told: Told,
@@ -115,13 +117,11 @@ impl Watcher {
 
     /// The gate looked once; a stream lasts.
     fn check(&self) -> Result<(), Status> {
-        if SystemTime::now() >= self.ends {
-            return Err(expired());
-        }
-        match self.registry.read(|registry| registry.node(&self.agent).map(|node| node.standing)) {
-            Some(Standing::Active) => Ok(()),
-            Some(Standing::Banned) => Err(denied(Reason::AgentBanned, agent_message(Reason::AgentBanned))),
-            None => Err(denied(Reason::AgentNotAttested, agent_message(Reason::AgentNotAttested))),
+        match access::agent(&self.agent, &self.serial, self.ends, &self.registry, SystemTime::now()) {
+            Ok(_) => Ok(()),
+            Err(Refusal::Agent(Reason::AgentExpired)) => Err(expired()),
+            Err(Refusal::Agent(reason)) => Err(denied(reason, agent_message(reason))),
+            Err(Refusal::Unknown | Refusal::NotAllowed) => Err(Status::permission_denied("agents only")),
         }
     }
 }

@@ -11,7 +11,8 @@ use crate::{
     issue::{Issued, RequestedKey, Subject, requested_names},
     metrics::Kind,
     model::{Entry, RESERVED_PATH},
-    wire::{entry_id, item_ok, item_status, lifetime, svid_to_wire},
+    shares::Client,
+    wire::{entry_id, item_ok, item_status, lifetime, now_seconds, svid_to_wire},
 };
 
 #[tonic::async_trait]
@@ -26,11 +27,16 @@ impl Svid for Core {
             let message = format!("{} requests at once, at most {MAX_SIGNATURES} are allowed", params.len());
             return Err(Status::invalid_argument(message));
         }
+        let under_way = self.batches.take(Client::Identity(agent.clone()));
+        let under_way = under_way.ok_or_else(|| {
+            Status::resource_exhausted("too many batches at once: send one after the other")
+        })?;
         // Looked up in one go: the agent's rights do not change within a batch.
+        let now = now_seconds();
         let wanted = self.registry.read(|registry| {
             let find = |params: wire::NewX509svidParams| {
                 let id = entry_id(&params.entry_id)?;
-                let entry = registry.authorised_entry(&agent, &id);
+                let entry = registry.authorised_entry(&agent, &id).filter(|entry| !entry.spec.has_ended(now));
                 let entry = entry.ok_or_else(|| Status::not_found("entry not found or not authorized"))?;
                 Ok((entry, params.csr))
             };
@@ -53,7 +59,9 @@ impl Svid for Core {
                     }
                 }
             };
-            wanted.into_iter().map(sign).collect::<Vec<_>>()
+            let signed = wanted.into_iter().map(sign).collect::<Vec<_>>();
+            drop(under_way);
+            signed
         });
         Ok(Response::new(wire::BatchNewX509svidResponse { results: signed.await? }))
     }

@@ -8,6 +8,7 @@
 )]
 
 mod harness;
+mod hostile;
 
 use std::time::Duration;
 
