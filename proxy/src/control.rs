@@ -73,6 +73,7 @@ impl Control {
         };
         let shared = &self.shared;
         let before = shared.state.now();
+        shared.log.identify(identity.id().as_str());
         shared.state.store(state::with_identity(&before, self.set.as_deref(), Some(Arc::clone(&identity))));
         shared.state.set_problem(Part::Identity, None);
         shared.state.set_problem(Part::IdentityUpdate, None);

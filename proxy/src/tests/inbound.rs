@@ -97,6 +97,7 @@ async fn the_open_and_close_of_an_allowed_connection_are_on_record() {
     let opened =
         stage.site.records().into_iter().filter(|record| record["unmapped"]["vouchsafe"]["conn_id"] == *id);
     assert_eq!(opened.count(), 2, "{:#?}", stage.site.records());
+    assert_eq!(closed["metadata"]["product"]["uid"], WEB, "whose log it is");
 }
 
 #[tokio::test]
