@@ -54,7 +54,8 @@ fn bootstrap(config: &Config) -> Option<Finding> {
     Admission::read(config).err().map(|error| Finding::new("bootstrap", &error))
 }
 
-fn kernel() -> Option<Finding> {
+/// Tells whether the kernel lacks what the workload attestor cannot do without.
+pub(crate) fn kernel() -> Option<Finding> {
     let (one, _other) =
         socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC).ok()?;
     let error = getsockopt(&one, sockopt::PeerPidfd).err()?;

@@ -17,7 +17,7 @@ use crate::config::{Config, Metrics};
 use crate::health::Health;
 use crate::limits::{Gate, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_UID};
 use crate::monitor::{self, Monitor};
-use crate::prepare::{DataDir, DataDirError};
+use crate::prepare::{self, DataDir, DataDirError};
 use crate::server;
 use crate::socket::{BoundSocket, Reach, SocketError};
 use crate::state::{Phase, State};
@@ -50,6 +50,10 @@ pub async fn run(
     shutdown: CancellationToken,
     ready: impl FnOnce(Ready),
 ) -> Result<(), RunError> {
+    if let Some(finding) = crate::check::kernel() {
+        return Err(RunError::Kernel { problem: finding.problem });
+    }
+    prepare::raise_descriptor_limit();
     let _directory = DataDir::lock(&config.data_dir)?;
     let credentials = config.credentials_directory.as_deref();
     let store = Arc::new(Store::open(&config.data_dir, credentials, config.trust_domain.clone())?);
@@ -207,6 +211,12 @@ async fn finish(task: impl Future<Output = ()>) -> Result<(), RunError> {
 /// Why the agent ended by itself.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
+    /// The kernel lacks what the workload attestor needs; nobody could be served.
+    #[error("{problem}")]
+    Kernel {
+        /// What is missing.
+        problem: String,
+    },
     /// The directory cannot be used.
     #[error(transparent)]
     Directory(#[from] DataDirError),

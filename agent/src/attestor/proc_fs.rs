@@ -167,6 +167,20 @@ mod tests {
         assert_eq!(start_time("nonsense"), None);
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_process_name_shifts_the_start_time(name in ".{0,64}") {
+            let fields: Vec<String> = (3..=52).map(|n| n.to_string()).collect();
+
+            proptest::prop_assert_eq!(start_time(&format!("77 ({name}) {}", fields.join(" "))), Some(22));
+        }
+
+        #[test]
+        fn any_text_is_read_or_refused(text in "(?s).{0,200}") {
+            let _ = (start_time(&text), groups(&text), effective(&text, "Uid:"));
+        }
+    }
+
     #[test]
     fn this_process_reads_as_the_kernel_says() {
         let facts = Facts::read(std::process::id(), true).unwrap();

@@ -15,7 +15,7 @@ use super::Synchroniser;
 use crate::health::CaLink;
 use crate::node::{Credential, Node};
 use crate::state::Phase;
-use crate::upstream::{CallError, ConnectError, Known, Trust, Upstream};
+use crate::upstream::{CALL_TIMEOUT, CallError, ConnectError, Known, Trust, Upstream};
 
 /// How often a CA that does not push is asked, as spire-agent does.
 pub(super) const POLL_INTERVAL: Duration = Duration::from_secs(5);
@@ -101,8 +101,12 @@ impl Synchroniser {
             if synced && next_issue.is_none_or(|next| next > SystemTime::now()) {
                 self.note_synced(&feed, backoff);
             }
-            let wake = [next_issue, Some(refresh_at), Some(credential.renew_at)].into_iter().flatten().min();
-            let event = feed.next(wake.filter(|_| synced)).await?;
+            let wake = if synced {
+                [next_issue, Some(refresh_at), Some(credential.renew_at)].into_iter().flatten().min()
+            } else {
+                Some(SystemTime::now() + CALL_TIMEOUT)
+            };
+            let event = feed.next(wake).await?;
             let changed = match event {
                 Event::Pushed(update) => {
                     synced = true;
@@ -117,6 +121,7 @@ impl Synchroniser {
                     update.bundle = None;
                     self.apply(update, node) | changed
                 }
+                Event::Timer if !synced => return Err(CallError::Timeout),
                 Event::Timer => false,
             };
             self.health.figures.heard(SystemTime::now());

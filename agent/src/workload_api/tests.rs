@@ -228,7 +228,7 @@ async fn an_agent_that_starts_or_stops_is_unavailable() {
     served.change(|state| state.phase = Phase::Stopping);
     let mid_stream = next(&mut open).await.unwrap_err();
     served.change(|state| state.phase = Phase::Starting);
-    let at_open = served.svids().await.err().expect("a starting agent answered");
+    let at_open = served.svids().await.expect_err("a starting agent answered");
 
     assert_eq!((mid_stream.code(), at_open.code()), (Code::Unavailable, Code::Unavailable));
 }
