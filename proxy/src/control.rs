@@ -27,11 +27,13 @@ pub(crate) struct Control {
     expected: Vec<Vec<SpiffeId>>,
     pools: Vec<Arc<Pool>>,
     set: Option<Arc<PolicySet>>,
+    /// Credentials that are not valid yet by this host's clock.
+    early: Option<Arc<Credentials>>,
 }
 
 impl Control {
     pub(crate) fn new(shared: Arc<Shared>, expected: Vec<Vec<SpiffeId>>, pools: Vec<Arc<Pool>>) -> Self {
-        Self { shared, expected, pools, set: None }
+        Self { shared, expected, pools, set: None, early: None }
     }
 
     /// Runs until `stop`.
@@ -66,7 +68,21 @@ impl Control {
         }
     }
 
-    fn renew(&self, credentials: Arc<Credentials>) {
+    /// Puts credentials in force, unless their SVID is not valid: a peer would refuse it.
+    fn renew(&mut self, credentials: Arc<Credentials>) {
+        self.early = None;
+        let (svid, now) = (credentials.svid(), SystemTime::now());
+        if let Ok(since) = now.duration_since(svid.not_after()) {
+            let ago = since.as_secs();
+            return self.failed(&format!("the SVID expired {ago} s ago by the clock of this host"));
+        }
+        if let Ok(until) = svid.not_before().duration_since(now).map(|until| until.as_secs())
+            && now < svid.not_before()
+        {
+            self.failed(&format!("the SVID is not valid for another {until} s by the clock of this host"));
+            self.early = Some(credentials);
+            return;
+        }
         let identity = match Identity::new(Arc::clone(&credentials), &self.expected) {
             Ok(identity) => Arc::new(identity),
             Err(error) => return self.failed(&describe(&error)),
@@ -154,9 +170,12 @@ impl Control {
         self.shared.log.open(Event::lifecycle(SystemTime::now(), change, generation));
     }
 
-    fn sweep(&self) {
+    fn sweep(&mut self) {
+        if let Some(early) = self.early.take_if(|early| early.svid().not_before() <= SystemTime::now()) {
+            self.renew(early);
+        }
         let shared = &self.shared;
-        shared.registry.sweep(&shared.limits.live());
+        shared.registry.sweep(&shared.limits.live(), SystemTime::now());
         for pool in &self.pools {
             pool.sweep();
         }

@@ -47,8 +47,15 @@ pub enum SourceError {
         source: std::io::Error,
     },
     /// The certificate and key files make no SVID.
-    #[error("no SVID in the PEM files")]
-    Svid(#[from] identity::SvidError),
+    #[error("no SVID in {certificate} and {key}")]
+    Svid {
+        /// The file with the certificate.
+        certificate: std::path::PathBuf,
+        /// The file with the key.
+        key: std::path::PathBuf,
+        /// What is wrong with them.
+        source: identity::SvidError,
+    },
     /// A bundle file cannot be used.
     #[error("no bundle in {path}")]
     Bundle {

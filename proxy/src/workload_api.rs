@@ -100,7 +100,9 @@ impl X509Update {
                 .find(|svid| svid.id() == wanted)
                 .ok_or_else(|| ChooseError::Missing { wanted: wanted.clone() }),
             (None, [only]) => Ok(only),
-            (None, svids) => Err(ChooseError::Ambiguous { found: svids.len() }),
+            (None, svids) => {
+                Err(ChooseError::Ambiguous { found: svids.iter().map(|svid| svid.id().clone()).collect() })
+            }
         }
     }
 }
@@ -122,11 +124,15 @@ pub enum ChooseError {
         wanted: SpiffeId,
     },
     /// Several SVIDs are offered and the configuration names none.
-    #[error("the workload API offers {found} SVIDs: name one with \"identity\"")]
+    #[error("the workload API offers {} SVIDs: name one with \"identity\": {}", found.len(), listed(found))]
     Ambiguous {
-        /// How many.
-        found: usize,
+        /// Whose.
+        found: Vec<SpiffeId>,
     },
+}
+
+fn listed(ids: &[SpiffeId]) -> String {
+    ids.iter().map(SpiffeId::as_str).collect::<Vec<_>>().join(", ")
 }
 
 /// A connection to a Workload API.

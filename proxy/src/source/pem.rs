@@ -64,7 +64,9 @@ fn renew(
     wanted: Option<&SpiffeId>,
     held: Option<&Credentials>,
 ) -> Result<Credentials, SourceError> {
-    let svid = X509Svid::from_pem(&read(&files.certificate)?, &read(&files.key)?)?;
+    let svid = X509Svid::from_pem(&read(&files.certificate)?, &read(&files.key)?).map_err(|source| {
+        SourceError::Svid { certificate: files.certificate.clone(), key: files.key.clone(), source }
+    })?;
     if let Some(wanted) = wanted.filter(|wanted| *wanted != svid.id()) {
         return Err(SourceError::OtherIdentity { found: svid.id().clone(), wanted: wanted.clone() });
     }
