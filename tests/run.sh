@@ -3,7 +3,7 @@
 #
 #   tests/run.sh          everything
 #   tests/run.sh --quick  without what needs root or a foreign peer, each announced
-#   tests/run.sh --long   with the second crypto provider, long property tests and long chaos
+#   tests/run.sh --long   with the second crypto provider, long property tests, long chaos and fuzzing
 #
 # docs/testing.md says what runs where. The last line is the sum over all suites.
 set -euo pipefail
@@ -12,6 +12,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 readonly LOGS=target/test-logs VENV=tests/.venv GO_BIN=tests/go/bin
 readonly PEERS=(go python openssl hosts machine)
 readonly GO_MINOR=24
+# A suite that takes longer hangs.
+readonly LIMIT=1800
 mode=normal passed=0 failed=0
 summary=()
 
@@ -29,6 +31,7 @@ main() {
     unit_tests
     system_tests
     second_provider
+    [[ $mode != long ]] || fuzz_targets
     report
 }
 
@@ -142,20 +145,23 @@ second_provider() {
     if [[ $mode == long ]]; then
         suite aws-lc cargo test "${packages[@]}" --no-fail-fast
     else
-        suite aws-lc-check check cargo check --quiet "${packages[@]}" --tests
+        suite aws-lc-check bash -c 'if "$@"; then echo "test result: ok. 1 passed; 0 failed"; else exit 1; fi' check \
+            cargo check --quiet "${packages[@]}" --tests
     fi
 }
 
-# A step that passes or fails as a whole, in the words of a test run.
-check() {
-    if "$@"; then echo "test result: ok. 1 passed; 0 failed"; else echo "test result: FAILED. 0 passed; 1 failed"; return 1; fi
+# Each target for VOUCHSAFE_FUZZ_SECONDS; the short form are the property tests beside the code.
+fuzz_targets() {
+    need c++ g++ "builds libFuzzer"
+    suite fuzz tests/fuzz/run.sh
 }
 
 suite() {
     local name=$1 log=$LOGS/$1.log start=$SECONDS code=0 good bad
     shift
     printf -- '-- %s\n' "$name"
-    "$@" >"$log" 2>&1 || code=$?
+    timeout --kill-after=30 "$LIMIT" "$@" >"$log" 2>&1 || code=$?
+    ((code == 124)) && echo "$name did not end within $LIMIT s" | tee -a "$log"
     good=$(sum passed "$log") bad=$(sum failed "$log")
     if ((code != 0)); then
         ((bad > 0)) || bad=1

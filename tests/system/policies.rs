@@ -46,7 +46,7 @@ fn a_deny_rule_in_a_second_file_beats_the_allow_rule_of_the_first() {
 
     within(IN_FORCE, "the deny rule holds", || (status(&callee, "/secret/x") == 403).then_some(()));
     assert_eq!(status(&callee, "/other"), 200);
-    let record = callee.sidecar.audit.denials().pop().unwrap();
+    let record = callee.sidecar.audit.wait_for_denied(1);
     assert_eq!(reason(&record), "explicit_deny");
     assert_eq!(record["firewall_rule"]["uid"], "deny.yaml#secret", "{record}");
 }
