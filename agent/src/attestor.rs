@@ -4,30 +4,29 @@
 //! still the same afterwards, so a reused pid yields nothing. What no entry asks for is not looked up. A failure is
 //! an error, never a shorter list of selectors.
 //!
-//! `path` and `sha256` tell programs of one user apart; they do not protect a program from its own user, who can
-//! trace it, preload code into it or mount another file at its path. Entries that guard something name a uid too.
+//! A path counts only where the agent finds the same file there: any user can mount a file at any path of a mount
+//! namespace of their own. `path` and `sha256` tell programs of one user apart; they say nothing about what a program was
+//! made to do by whoever started it, who can preload code into it or trace it. Entries that guard something name a uid too.
 
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::selector::{Selector, SelectorSet};
 use nix::errno::Errno;
 use nix::unistd::{Gid, Group, Uid, User};
-use tokio::sync::Semaphore;
-
-use crate::selector::{Selector, SelectorSet};
 
 mod digest;
 mod proc_fs;
 mod process;
+mod turns;
 
 pub use process::{Process, ProcessError};
+pub use turns::{MAX_CONCURRENT_ATTESTATIONS, MAX_CONCURRENT_ATTESTATIONS_PER_UID};
 
 use digest::Digests;
 use proc_fs::{Facts, ReadError};
-
-/// How many processes are attested at once. Each takes a thread while it reads and looks up names.
-pub const MAX_CONCURRENT_ATTESTATIONS: usize = 16;
+use turns::Turns;
 
 /// How long one attestation may take, waiting for its turn included.
 pub const ATTESTATION_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +36,7 @@ pub const ATTESTATION_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Attestor {
     options: Options,
     digests: Arc<Digests>,
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
 }
 
 /// What the attestor may tell of an executable.
@@ -99,11 +98,7 @@ impl Depth {
 impl Attestor {
     /// Creates the attestor.
     pub fn new(options: Options) -> Self {
-        Self {
-            options,
-            digests: Arc::new(Digests::default()),
-            turns: Arc::new(Semaphore::new(MAX_CONCURRENT_ATTESTATIONS)),
-        }
+        Self { options, digests: Arc::new(Digests::default()), turns: Arc::new(Turns::new()) }
     }
 
     /// Returns the selectors of `process`, to `depth`.
@@ -116,7 +111,7 @@ impl Attestor {
     async fn attest_in_turn(&self, process: Arc<Process>, depth: Depth) -> Result<SelectorSet, AttestError> {
         // The turn is given back by the thread itself: a look-up that hangs past the timeout keeps its turn, so
         // that hanging threads stay as few as turns.
-        let turn = self.turns.clone().acquire_owned().await.map_err(|_| AttestError::Stopped)?;
+        let turn = self.turns.take(process.peer_uid()).await.ok_or(AttestError::Stopped)?;
         let attestor = self.clone();
         tokio::task::spawn_blocking(move || {
             let _turn = turn;
@@ -148,8 +143,12 @@ impl Attestor {
 
     fn executable(&self, facts: &Facts, depth: Depth, out: &mut Vec<Selector>) -> Result<(), AttestError> {
         let Some(executable) = &facts.executable else { return Ok(()) };
-        let path = executable.path.clone().into_string().map_err(|path| AttestError::Path { path })?;
-        out.push(Selector::unix("path", path));
+        if executable.is_at_its_path()? {
+            let path = executable.path.clone().into_string().map_err(|path| AttestError::Path { path })?;
+            out.push(Selector::unix("path", path));
+        } else {
+            tracing::debug!(path = ?executable.path, "executable is not what the agent finds there; it has no unix:path selector");
+        }
         if depth.digest && self.options.sha256 == Switch::On {
             match self.digests.of(&executable.file, self.options.sha256_limit) {
                 Ok(Some(digest)) => out.push(Selector::unix("sha256", identity::crypto::hex(&digest))),

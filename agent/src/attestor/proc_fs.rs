@@ -57,6 +57,17 @@ impl Facts {
 }
 
 impl Executable {
+    /// Tells whether the agent finds the same file at the path.
+    pub(super) fn is_at_its_path(&self) -> Result<bool, ReadError> {
+        match fs::metadata(&self.path) {
+            Ok(found) => Ok((found.dev(), found.ino()) == self.inode),
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+                Ok(false)
+            }
+            Err(source) => Err(ReadError::File { path: PathBuf::from(&self.path), source }),
+        }
+    }
+
     fn read(pid: u32) -> Result<Self, ReadError> {
         let name = path(pid, "exe");
         let failed = |source| ReadError::File { path: name.clone(), source };

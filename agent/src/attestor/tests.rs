@@ -251,7 +251,31 @@ async fn a_replaced_executable_keeps_the_hash_of_what_runs() {
     sleeper.wait().unwrap();
 
     assert_eq!(only(&seen, "sha256"), [running]);
-    assert_ne!(only(&seen, "path"), [copy.to_str().unwrap()], "the path is that of another file");
+    assert!(only(&seen, "path").is_empty(), "the path is that of another file");
+}
+
+#[tokio::test]
+async fn a_program_that_its_user_mounted_over_another_does_not_have_that_ones_path() {
+    let scene = Scene::new();
+    let (guarded, evil) = (scene.home.path().join("guarded"), scene.home.path().join("evil"));
+    std::fs::copy(which("sleep"), &guarded).unwrap();
+    std::fs::copy(which("sleep"), &evil).unwrap();
+    let script = format!("mount --bind {} {} && exec {1} 60", evil.display(), guarded.display());
+    let own_namespace = ["--user", "--map-root-user", "--mount", "sh", "-c", &script];
+    let mut sleeper = crate::fixtures::caller::spawn(Command::new(which("unshare")).args(own_namespace));
+    let process = Arc::new(Process::open(sleeper.id()).unwrap());
+    let exe = format!("/proc/{}/exe", sleeper.id());
+    while std::fs::read_link(&exe).ok().as_deref() != Some(&guarded) {
+        assert!(sleeper.try_wait().unwrap().is_none(), "these tests need user namespaces");
+        tokio::task::yield_now().await;
+    }
+
+    let seen = attestor().attest(&process, Depth::ALL).await.unwrap();
+    sleeper.kill().unwrap();
+    sleeper.wait().unwrap();
+
+    assert!(only(&seen, "path").is_empty(), "{seen:?}");
+    assert_eq!(only(&seen, "sha256").len(), 1);
 }
 
 #[test]
