@@ -150,8 +150,16 @@ impl Synchroniser {
         admitted.svid = Some(Arc::new(svid));
         admitted.bundle = Some(Arc::new(received.bundle));
         self.keep(&admitted).await?;
+        self.begin_anew(&admitted);
         *node = Some(admitted);
         Ok(())
+    }
+
+    /// Takes the bundle that came with a fresh token, whatever its number: the administrator vouches for this CA, which may
+    /// have been set back to a backup.
+    fn begin_anew(&self, node: &Node) {
+        let Some(bundle) = &node.bundle else { return };
+        self.modify(|state| apply::replace_bundle(state, bundle.clone(), &BTreeSet::new()));
     }
 
     /// Reads the token again, for it may be a fresh one; only standard input cannot be read twice.

@@ -284,6 +284,61 @@ async fn an_evicted_node_serves_on_and_joins_again_with_a_fresh_token() {
 }
 
 #[tokio::test]
+async fn a_renewed_identity_that_cannot_be_kept_is_not_used_while_the_old_one_lasts() {
+    let (home, ca) = (tempfile::tempdir().unwrap(), ca_with(&[("a", "/a")]).await);
+    ca.script.knobs().agent_ttl = Duration::from_secs(8);
+    let agent = Running::start(joining(home.path(), &ca)).await;
+    let kept = home.path().join("data/node.sealed");
+    std::fs::remove_file(&kept).unwrap();
+    std::fs::create_dir(&kept).unwrap();
+
+    eventually("a second renewal", async || ca.script.calls("RenewAgent") >= 2).await;
+    assert_eq!(ca.script.calls("WatchAuthorizedEntries"), 1, "the CA has seen the new identity");
+    std::fs::remove_dir(&kept).unwrap();
+    eventually("the use of the new identity", async || ca.script.calls("WatchAuthorizedEntries") >= 2).await;
+
+    assert!(kept.is_file());
+    agent.stop().await;
+}
+
+#[tokio::test]
+async fn a_fresh_token_lets_a_node_follow_a_ca_that_was_set_back() {
+    let (home, ca) = (tempfile::tempdir().unwrap(), ca_with(&[("a", "/a")]).await);
+    ca.script.knobs().sequence = 5;
+    let agent = Running::start(joining(home.path(), &ca)).await;
+    let mut bundles = agent.client().await.stream_x509_bundles().await.unwrap();
+    bundles.next().await.unwrap().unwrap();
+    {
+        let mut knobs = ca.script.knobs();
+        (knobs.sequence, knobs.denial) = (2, Some(Reason::AgentNotAttested));
+    }
+    ca.script.put(wire_entry("b", "/b", &[&own_uid()]));
+    let refused = ca.script.calls("WatchAuthorizedEntries");
+    eventually("the refusal", async || ca.script.calls("WatchAuthorizedEntries") > refused).await;
+
+    ca.script.knobs().tokens.insert("fresh".to_owned(), None);
+    std::fs::write(home.path().join("join"), ca.join_string("fresh")).unwrap();
+    eventually("the attestation", async || ca.script.calls("AttestAgent") == 2).await;
+    ca.script.knobs().denial = None;
+    eventually("the new entry", async || {
+        agent.client().await.fetch_all_x509_svids().await.unwrap().len() == 2
+    })
+    .await;
+    let mut next = ca.script.bundle();
+    next.x509_authorities.push(proto::spire::api::types::X509Certificate {
+        asn1: Authority::new("next").der.to_vec(),
+        tainted: false,
+    });
+    next.sequence_number = 3;
+    ca.script.push_bundle(next);
+
+    let domain = spiffe::TrustDomain::new(DOMAIN).unwrap();
+    let taken = tokio::time::timeout(Duration::from_secs(5), bundles.next()).await.unwrap();
+    assert_eq!(taken.unwrap().unwrap().get(&domain).unwrap().authorities().len(), 2);
+    agent.stop().await;
+}
+
+#[tokio::test]
 async fn an_older_bundle_is_refused_and_a_newer_one_reaches_workloads() {
     let (home, ca) = (tempfile::tempdir().unwrap(), ca_with(&[("a", "/a")]).await);
     ca.script.knobs().sequence = 5;

@@ -88,10 +88,7 @@ impl Synchroniser {
         let bundle = Arc::new(bundle);
         node.bundle = Some(bundle.clone());
         tracing::info!(sequence = ?bundle.sequence(), keys = bundle.x509_authorities().len(), "trust bundle changed");
-        self.modify(|state| {
-            state.bundles.insert(bundle.clone());
-            replace_distrusted(state, &bundle, &tainted, SystemTime::now());
-        });
+        self.modify(|state| replace_bundle(state, bundle, &tainted));
         other_keys
     }
 
@@ -130,6 +127,12 @@ impl Synchroniser {
             self.modify(|state| state.bundles = bundles);
         }
     }
+}
+
+/// Puts in `bundle`, and makes due at once what its holders could not verify.
+pub(super) fn replace_bundle(state: &mut State, bundle: Arc<TrustBundle>, tainted: &BTreeSet<Vec<u8>>) {
+    state.bundles.insert(bundle.clone());
+    replace_distrusted(state, &bundle, tainted, SystemTime::now());
 }
 
 /// Tells whether `bundle` may take the place of `held`.

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use futures_util::FutureExt;
 use identity::rotation::Backoff;
 use identity::tls::TlsError;
-use identity::{PrivateKey, TrustBundle};
+use identity::{PrivateKey, TrustBundle, X509Svid};
 use proto::vouchsafe::v1::AuthorizedEntries;
 use tokio::time::Interval;
 use tonic::Streaming;
@@ -183,6 +183,12 @@ impl Synchroniser {
         let renewed = Node { key, svid: Some(Arc::new(svid)), ..node.clone() };
         if let Err(error) = self.keep(&renewed).await {
             tracing::error!(error = %crate::health::chain(&error), "cannot keep the node's new SVID on disk");
+            // The CA forgets the old SVID once the new one is used; with that one lost in a restart the node would be
+            // shut out. What cannot be kept is used only when the old one is about to end anyway.
+            if let Some(again) = keep_again_at(credential.credentials.svid(), SystemTime::now()) {
+                credential.renew_at = again;
+                return Ok(false);
+            }
         }
         *node = renewed;
         tracing::info!("node's SVID renewed");
@@ -212,6 +218,13 @@ impl Synchroniser {
         let hint = node.bundle.as_ref().and_then(|bundle| TrustBundle::refresh_hint(bundle));
         Ok(hint.unwrap_or(identity::bundle::DEFAULT_REFRESH_HINT).clamp(REFRESH_RANGE.0, REFRESH_RANGE.1))
     }
+}
+
+/// Returns when to try once more to renew `svid` and keep the new one; `None` in the last quarter of its life.
+fn keep_again_at(svid: &X509Svid, now: SystemTime) -> Option<SystemTime> {
+    let lifetime = svid.not_after().duration_since(svid.not_before()).unwrap_or_default();
+    let left = svid.not_after().duration_since(now).unwrap_or_default();
+    (left > lifetime / 4).then(|| now + RENEW_RETRY.min(left / 4))
 }
 
 impl Feed {
