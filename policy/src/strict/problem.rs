@@ -129,11 +129,16 @@ impl Problems {
     }
 
     pub(crate) fn push_within(&mut self, limit: usize, problem: Problem) {
-        if self.problems.len() < limit {
-            self.problems.push(problem);
-        } else {
-            self.left_out = self.left_out.saturating_add(1);
-        }
+        if self.is_full(limit) { self.leave_out() } else { self.problems.push(problem) }
+    }
+
+    pub(crate) fn is_full(&self, limit: usize) -> bool {
+        self.problems.len() >= limit
+    }
+
+    /// Counts a problem that is not listed.
+    pub(crate) fn leave_out(&mut self) {
+        self.left_out = self.left_out.saturating_add(1);
     }
 
     pub(crate) fn sort(&mut self) {

@@ -46,6 +46,10 @@ impl<'s> Reader<'s> {
 
     /// Notes a problem at a place.
     pub fn place(&mut self, span: Span, message: impl Into<String>, cure: Option<String>) {
+        // Finding and showing the line takes time, and a file may have as many problems as letters.
+        if self.problems.is_full(MAX_PROBLEMS) {
+            return self.problems.leave_out();
+        }
         let problem = Problem::at(self.source, span, message, cure);
         self.push(problem);
     }

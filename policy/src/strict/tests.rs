@@ -163,6 +163,16 @@ fn problems_beyond_the_limit_are_counted() {
     assert!(problems.to_string().ends_with("\nand 7 more"));
 }
 
+// Showing each of them would take a minute: the line is as long as they are many.
+#[test]
+fn a_line_full_of_problems_is_read_to_its_end() {
+    let text = format!("k: [{}]\n", "*x, ".repeat(60_000));
+
+    let problems = parse(&Source::new("a.yaml", text)).unwrap_err();
+
+    assert_eq!((problems.iter().count(), problems.count()), (MAX_PROBLEMS, 60_000));
+}
+
 #[test]
 fn bytes_that_are_not_utf_8_are_refused_at_their_place() {
     let refused = Source::from_bytes("f.yaml", b"a: 1\nb: \xff\n".to_vec()).expect_err("not UTF-8");
