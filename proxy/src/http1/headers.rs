@@ -22,7 +22,7 @@ pub(crate) const DENIAL_ID: HeaderName = HeaderName::from_static("x-vouchsafe-de
 pub(crate) fn clean_request(headers: &mut HeaderMap) {
     let trailers = accepts_trailers(headers);
     remove_connection_fields(headers);
-    remove_named(headers, |name| is_identity(name) || METHOD_OVERRIDES.contains(&name));
+    remove_named(headers, |name| is_identity(name) || is_override(name));
     remove_misspelt_framing(headers);
     headers.remove(EXPECT);
     headers.remove(PROXY_AUTHORIZATION);
@@ -42,9 +42,7 @@ pub(crate) fn clean_response(headers: &mut HeaderMap) {
 /// Removes from trailers what frames, routes, authenticates or identifies (RFC 9110 6.5.1).
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     remove_connection_fields(trailers);
-    remove_named(trailers, |name| {
-        is_identity(name) || METHOD_OVERRIDES.contains(&name) || FRONT_ONLY.contains(&name)
-    });
+    remove_named(trailers, |name| is_identity(name) || is_override(name) || FRONT_ONLY.contains(&name));
 }
 
 /// Tells our workload who called: Envoy's form, one element, never appended to what came.
@@ -122,6 +120,10 @@ fn is_identity(name: &str) -> bool {
     IDENTITY_FIELDS.contains(&name) || IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
+fn is_override(name: &str) -> bool {
+    OVERRIDES.contains(&name)
+}
+
 /// `content_length` and the like: one server behind us reads what another ignores.
 fn remove_misspelt_framing(headers: &mut HeaderMap) {
     for name in MISSPELT_FRAMING {
@@ -147,7 +149,24 @@ const IDENTITY_FIELDS: &[&str] = &[
     "x-vouchsafe-denial-id",
 ];
 const IDENTITY_PREFIXES: &[&str] = &["x-spiffe-", "x-vouchsafe-", "x-ssl-client-"];
-const METHOD_OVERRIDES: &[&str] = &["x-http-method-override", "x-http-method", "x-method-override"];
+/// What frameworks take for another method, path or host than those of the request, which policy has seen.
+const OVERRIDES: &[&str] = &[
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+    "x-original-method",
+    "x-original-url",
+    "x-original-uri",
+    "x-rewrite-url",
+    "x-envoy-original-path",
+    "x-forwarded-uri",
+    "x-forwarded-path",
+    "x-forwarded-prefix",
+    "x-forwarded-host",
+    "x-forwarded-server",
+    "x-original-host",
+    "x-host",
+];
 const MISSPELT_FRAMING: &[&str] = &["content_length", "transfer_encoding"];
 /// What decides about a message before its body is read has no place after it.
 const FRONT_ONLY: &[&str] = &[

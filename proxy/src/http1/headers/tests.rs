@@ -55,7 +55,7 @@ fn only_the_wish_for_trailers_survives_of_te() {
 }
 
 #[test]
-fn every_spelling_of_an_identity_field_is_removed() {
+fn every_spelling_of_what_speaks_of_another_caller_or_request_is_removed() {
     for name in [
         "x-forwarded-client-cert",
         "x_forwarded_client_cert",
@@ -68,6 +68,9 @@ fn every_spelling_of_an_identity_field_is_removed() {
         "x-vouchsafe-denial-id",
         "x-http-method-override",
         "x_http_method_override",
+        "x-original-url",
+        "X-Rewrite-URL",
+        "x_forwarded_host",
         "content_length",
         "transfer_encoding",
     ] {
