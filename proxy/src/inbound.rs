@@ -16,11 +16,12 @@ pub(crate) use gate::unread;
 pub(crate) use recheck::recheck;
 
 use crate::{
-    activity::Waiting,
+    activity::{Expired, Waiting},
     config::{self, Protocol},
+    handshakes::Unproven,
     http1::{self, Dial, DialError, Dialled, Ended, Pool, PoolKey, Session},
     listener::{self, Accept, Place},
-    live::{Entry, Key, Live, Proof, Registered, Role},
+    live::{Cut, Entry, Key, Live, Proof, Registered, Role},
     record::{self, Refusal, Trace},
     relay::{Relay, RelayError},
     shared::Shared,
@@ -89,7 +90,11 @@ impl Inbound {
             return None;
         };
         let trace = trace.for_workload(identity.id());
-        let (peer, stream) = match self.handshake(&identity, socket).await {
+        let Some(unproven) = self.shared.handshakes.admit(from.ip()) else {
+            self.turn_away(socket, from, "unproven_per_source");
+            return None;
+        };
+        let (peer, stream) = match self.handshake(&identity, socket, unproven).await {
             Ok(accepted) => accepted,
             Err(reason) => {
                 refuse_handshake(&trace, reason);
@@ -134,11 +139,12 @@ impl Inbound {
         &self,
         identity: &Identity,
         socket: TcpStream,
+        unproven: Unproven<'_>,
     ) -> Result<(Peer, tokio_rustls::server::TlsStream<TcpStream>), &'static str> {
         let metrics = &self.shared.metrics;
         let accept = async {
-            // Never closed: acquiring waits for a place and cannot fail.
-            let _place = self.shared.handshakes.acquire().await;
+            // Never closed: acquiring waits and cannot fail.
+            let _room = unproven.room().await;
             metrics.handshaking.inc();
             let accepted = tls::accept(Arc::clone(&identity.server), socket).await;
             metrics.handshaking.dec();

@@ -9,6 +9,7 @@ mod activity;
 mod admin;
 pub mod config;
 mod control;
+mod handshakes;
 mod http1;
 mod inbound;
 mod listener;

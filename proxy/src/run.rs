@@ -14,7 +14,7 @@ use audit::{Event, Lifecycle, Product};
 use tokio::{
     net::{TcpListener, UnixListener},
     signal::unix::{SignalKind, signal},
-    sync::{Notify, Semaphore, mpsc},
+    sync::{Notify, mpsc},
     task::JoinSet,
     time::timeout,
 };
@@ -24,6 +24,7 @@ use crate::{
     admin::{self, Admin, Socket},
     config::{self, AuditTarget, Config, IdentitySource},
     control::Control,
+    handshakes::Handshakes,
     inbound::Inbound,
     listener::{self, Places},
     live::{Cut, Registry},
@@ -343,7 +344,7 @@ fn shared(config: &Config, log: audit::Log) -> Shared {
         log,
         metrics: Arc::new(Metrics::new()),
         limits: config.limits.clone(),
-        handshakes: Semaphore::new(config.limits.handshakes.min(Semaphore::MAX_PERMITS)),
+        handshakes: Handshakes::new(&config.limits),
         drain: CancellationToken::new(),
     }
 }

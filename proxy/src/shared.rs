@@ -2,10 +2,9 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::{config::Limits, live::Registry, metrics::Metrics, state::State};
+use crate::{config::Limits, handshakes::Handshakes, live::Registry, metrics::Metrics, state::State};
 
 /// Shared by all listeners. Nothing in it is changed through it, save what its parts allow.
 #[derive(Debug)]
@@ -16,7 +15,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) limits: Limits,
     /// Room for TLS handshakes.
-    pub(crate) handshakes: Semaphore,
+    pub(crate) handshakes: Handshakes,
     /// Set when connections are to finish.
     pub(crate) drain: CancellationToken,
 }

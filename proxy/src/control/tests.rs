@@ -1,9 +1,8 @@
-use tokio::sync::Semaphore;
-
 use super::*;
 use crate::{
     activity::Waiting,
     config::Limits,
+    handshakes::Handshakes,
     live::{Entry, Key, Registry, Role},
     metrics::Metrics,
     state::State,
@@ -37,7 +36,7 @@ impl Stage {
             log,
             metrics: Arc::new(Metrics::new()),
             limits: Limits::default(),
-            handshakes: Semaphore::new(1),
+            handshakes: Handshakes::new(&Limits::default()),
             drain: CancellationToken::new(),
         });
         let control = Control::new(Arc::clone(&shared), Vec::new(), Vec::new());

@@ -1,9 +1,10 @@
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::testing::{Authority, DOMAIN, SHOP, WEB};
-use crate::{config::Limits, listener::Places, live::Registry, metrics::Metrics, state::State};
+use crate::{
+    config::Limits, handshakes::Handshakes, listener::Places, live::Registry, metrics::Metrics, state::State,
+};
 
 fn shared() -> (Arc<Shared>, tempfile::TempDir, audit::Writer) {
     let directory = tempfile::tempdir().unwrap();
@@ -15,7 +16,7 @@ fn shared() -> (Arc<Shared>, tempfile::TempDir, audit::Writer) {
         log,
         metrics: Arc::new(Metrics::new()),
         limits: Limits::default(),
-        handshakes: Semaphore::new(1),
+        handshakes: Handshakes::new(&Limits::default()),
         drain: CancellationToken::new(),
     });
     (shared, directory, writer)

@@ -2,10 +2,11 @@
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
 };
 
 use super::Stage;
+use crate::config::HANDSHAKE_TIMEOUT;
 use crate::testing::{Backend, HELLO, eventually, read_all, read_response};
 
 async fn http(limits: &str) -> Stage {
@@ -27,6 +28,25 @@ async fn a_handshake_that_never_ends_is_ended_and_recorded() {
     assert!(ended.is_err() || ended.unwrap().is_empty());
     let denial = stage.site.denial("handshake_failed").await;
     assert_eq!(denial["unmapped"]["vouchsafe"]["code"], "timeout");
+}
+
+#[tokio::test]
+async fn one_host_that_connects_and_says_nothing_keeps_no_other_from_its_handshake() {
+    let stage = http("handshakes: 4").await;
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        silent.push(TcpStream::connect(stage.sidecar.inbound()).await.unwrap());
+    }
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(([127, 0, 0, 2], 0).into()).unwrap();
+    let socket = socket.connect(stage.sidecar.inbound()).await.unwrap();
+    let credentials = stage.authority.credentials(crate::testing::SHOP);
+    let expected = identity::tls::ExpectedServer::DangerAnyMember;
+    let config = identity::tls::client_config(&credentials, expected, &[]).unwrap();
+
+    let connected = tokio::time::timeout(HANDSHAKE_TIMEOUT / 2, identity::tls::connect(config, socket)).await;
+
+    assert!(connected.is_ok_and(|connected| connected.is_ok()));
 }
 
 #[tokio::test]
