@@ -254,6 +254,11 @@ pub(crate) async fn relay(source: Stream, destination: Stream, live: &Live, trac
 
 pub(crate) fn cause_of(ended: &Ended, live: &Live) -> CloseCause {
     match (ended, live.cut_reason()) {
+        (Ended::Finished | Ended::Cut, None | Some(Cut::Expired(Expired::Lingering)))
+            if live.is_retired() =>
+        {
+            CloseCause::PeerExpired
+        }
         (_, Some(cut)) => record::cause(cut),
         (Ended::Finished | Ended::Cut, None) => CloseCause::Finished,
         (Ended::Failed(error), None) => {

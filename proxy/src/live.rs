@@ -6,7 +6,10 @@
 use std::{
     collections::HashMap,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::SystemTime,
 };
@@ -71,6 +74,7 @@ pub(crate) struct Live {
     pub(crate) activity: Activity,
     request: Mutex<Option<Arc<RequestLine>>>,
     cut: OnceLock<Cut>,
+    retired: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -94,6 +98,30 @@ impl Live {
     /// Waits until the connection is to be ended.
     pub(crate) async fn wait_cut(&self) -> &Cut {
         std::future::poll_fn(|cx| self.poll_cut(cx)).await
+    }
+
+    /// Asks for the end of the connection as soon as it owes no answer.
+    pub(crate) fn retire(&self) {
+        if !self.retired.swap(true, Ordering::AcqRel) {
+            self.waker.wake();
+        }
+    }
+
+    /// Waits until the connection is to take no further request. The task that waits for a cut may wait for this too.
+    pub(crate) async fn wait_retired(&self) {
+        std::future::poll_fn(|cx| {
+            self.waker.register(cx.waker());
+            if self.is_retired() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+    }
+
+    pub(crate) fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    fn has_expired_peer(&self, now: SystemTime) -> bool {
+        self.proof.as_ref().is_some_and(|proof| proof.peer.not_after() <= now)
     }
 
     pub(crate) fn cut_reason(&self) -> Option<&Cut> {
@@ -168,6 +196,7 @@ impl Registry {
             activity: Activity::new(entry.waiting),
             request: Mutex::new(None),
             cut: OnceLock::new(),
+            retired: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
         let slot = inner.next;
@@ -236,10 +265,14 @@ impl Registry {
         }
     }
 
-    /// Cuts the connections that exceed a time limit.
-    pub(crate) fn sweep(&self, limits: &Limits) {
+    /// Cuts the connections that exceed a time limit, and retires those whose peer's certificate has expired:
+    /// what it proved was true until then. Opaque bytes cannot be asked to prove it again, so those go on.
+    pub(crate) fn sweep(&self, limits: &Limits, now: SystemTime) {
         let inner = lock(&self.inner);
         for live in inner.groups.values().flat_map(HashMap::values) {
+            if live.has_expired_peer(now) {
+                live.retire();
+            }
             if let Some(expired) = live.activity.expired(limits) {
                 live.cut(Cut::Expired(expired));
             }

@@ -27,7 +27,8 @@ pub(crate) enum Ended {
     Cut,
 }
 
-/// Serves `stream`. On `drain` the request in flight is finished and the connection closed.
+/// Serves `stream`. On `drain`, or once the peer's certificate has expired, the request in flight is finished and the
+/// connection closed.
 pub(crate) async fn serve(
     stream: Stream,
     limits: HeadLimits,
@@ -50,7 +51,7 @@ pub(crate) async fn serve(
                 wire.reset();
                 break Ended::Cut;
             }
-            () = drain.cancelled(), if !draining => {
+            () = last_request(&live, drain), if !draining => {
                 draining = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
@@ -68,6 +69,14 @@ pub(crate) async fn serve(
     match ended {
         Ended::Finished => close(connection.into_parts().io.into_inner(), &live).await,
         Ended::Failed(_) | Ended::Cut => ended,
+    }
+}
+
+/// Ready when the connection is to take no further request.
+async fn last_request(live: &Live, drain: &CancellationToken) {
+    tokio::select! {
+        () = drain.cancelled() => {}
+        () = live.wait_retired() => {}
     }
 }
 

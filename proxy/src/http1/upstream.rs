@@ -118,7 +118,7 @@ impl Upstream {
 
     /// Says whether a kept connection can take a request. Sees an end that came meanwhile.
     pub(super) fn poll_usable(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.is_withdrawn() && self.drive(cx).is_pending() && self.sender.is_ready()
+        !self.is_given_up() && self.drive(cx).is_pending() && self.sender.is_ready()
     }
 
     /// Says whether the connection is between exchanges, without waiting for it.
@@ -147,8 +147,9 @@ impl Upstream {
         }
     }
 
-    fn is_withdrawn(&self) -> bool {
-        self.opened.as_ref().is_some_and(|opened| opened.live().is_cut())
+    /// Says whether the peer's identity is no longer accepted, or was proved by a certificate that has expired.
+    fn is_given_up(&self) -> bool {
+        self.opened.as_ref().is_some_and(|opened| opened.live().is_cut() || opened.live().is_retired())
     }
 
     /// Makes the end of the connection a reset.

@@ -193,6 +193,42 @@ async fn a_rotation_of_the_own_identity_breaks_nothing() {
 }
 
 #[tokio::test]
+async fn an_http_connection_takes_no_request_after_the_certificate_of_its_peer() {
+    let stage = Stage::inbound("http", Backend::http(HELLO).await).await;
+    let mut client = call(&brief(&stage.authority), stage.sidecar.inbound()).await;
+    client.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
+    let (status, ..) = read_response(&mut client).await;
+
+    let rest = read_all(&mut client).await.unwrap();
+
+    assert_eq!((status, rest.as_slice()), (200, &b""[..]));
+    stage.site.record(|record| record["unmapped"]["vouchsafe"]["close_cause"] == "peer_expired").await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_being_answered_when_the_certificate_of_its_peer_expires_is_answered() {
+    let answer = |bytes: &[u8]| (usize::from(bytes.ends_with(b"late")), HELLO);
+    let stage = Stage::inbound("http", Backend::start(answer).await).await;
+    let mut client = call(&brief(&stage.authority), stage.sidecar.inbound()).await;
+    client.write_all(b"POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 4\r\n\r\n").await.unwrap();
+    tokio::time::sleep(BRIEF + Duration::from_secs(2)).await;
+
+    client.write_all(b"late").await.unwrap();
+    let (status, head, _) = read_response(&mut client).await;
+
+    assert_eq!(status, 200);
+    assert!(head.contains("connection: close"), "{head}");
+}
+
+/// An identity that is about to expire.
+fn brief(authority: &Authority) -> identity::Credentials {
+    let svid = authority.svid_with(SHOP, |params| params.not_after = time::OffsetDateTime::now_utc() + BRIEF);
+    identity::Credentials::new(svid.into(), [authority.bundle("prod.test")].into_iter().collect()).unwrap()
+}
+
+const BRIEF: Duration = Duration::from_secs(3);
+
+#[tokio::test]
 async fn a_mounted_directory_that_is_swapped_by_a_link_is_loaded() {
     let stage = tcp().await;
     let mut client = stage.shop().await;
