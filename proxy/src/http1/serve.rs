@@ -41,6 +41,7 @@ pub(crate) async fn serve(
     let mut connection = Builder::new()
         .max_headers(limits.count)
         .max_header_size(limits.bytes)
+        .max_buf_size(limits.buffer())
         .serve_connection(TokioIo::new(io), Answers(Arc::clone(&session)));
     let mut draining = false;
     let ended = loop {

@@ -103,6 +103,7 @@ impl Upstream {
         let io = ScannedIo::responses(dialled.stream, limits, Arc::clone(&wire), live);
         let (sender, connection) = Builder::new()
             .max_headers(limits.count)
+            .max_buf_size(limits.buffer())
             .handshake(TokioIo::new(io))
             .await
             .map_err(DialError::Ended)?;

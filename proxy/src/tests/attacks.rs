@@ -85,6 +85,7 @@ async fn content_length_is_one_plain_number_or_refused() {
         ("empty", &request("content-length:"), "400"),
         ("huge", &request("content-length: 18446744073709551616"), "400"),
         ("blank inside", &request("content-length: 5 5"), "400"),
+        ("leading nought", &request("content-length: 05"), "400"),
     ])
     .await;
 }
@@ -260,6 +261,7 @@ async fn heads_beyond_the_limits_are_431() {
     all_refused(&[
         ("long", &request(&format!("x: {}", "a".repeat(40_000))), "431"),
         ("many", &request(&many), "431"),
+        ("long name", &request(&format!("{}: x", "n".repeat(2_000))), "431"),
         ("long line", format!("GET /{} HTTP/1.1\r\n", "a".repeat(40_000)).as_bytes(), "431"),
     ])
     .await;

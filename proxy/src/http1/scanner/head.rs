@@ -43,6 +43,13 @@ pub(crate) struct HeadLimits {
     pub(crate) count: usize,
 }
 
+impl HeadLimits {
+    /// What the library may hold of one direction of a connection: a whole head, or enough of a body to keep it moving.
+    pub(crate) fn buffer(self) -> usize {
+        self.bytes.max(BODY_BUFFER)
+    }
+}
+
 impl Head {
     /// Looks at lines of `bytes` not looked at before; the length of the head and its framing when it is complete.
     pub(super) fn scan(
@@ -84,6 +91,9 @@ impl Head {
         let (name, value) = line.split_at_checked(colon).ok_or(Flaw::HeaderName)?;
         if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
             return Err(Flaw::HeaderName);
+        }
+        if name.len() > MAX_NAME {
+            return Err(Flaw::HeadTooLarge);
         }
         let value = value.get(1..).unwrap_or_default();
         check_text(value)?;
@@ -244,7 +254,8 @@ fn check_text(bytes: &[u8]) -> Result<(), Flaw> {
 fn parse_length(value: &[u8]) -> Result<u64, Flaw> {
     let digits =
         !value.is_empty() && value.len() <= MAX_LENGTH_DIGITS && value.iter().all(u8::is_ascii_digit);
-    if !digits {
+    // `010` is ten to the standard and eight to a reader that knows octal numbers.
+    if !digits || matches!(value, [b'0', _, ..]) {
         return Err(Flaw::LengthInvalid);
     }
     Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
@@ -254,5 +265,9 @@ fn parse_length(value: &[u8]) -> Result<u64, Flaw> {
 const MAX_LENGTH_DIGITS: usize = 18;
 /// Twice the longest path that policy accepts; the library underneath would refuse more by itself, off the record.
 const MAX_TARGET: usize = 16 * 1024;
+/// The longest name of a header field; the library underneath would refuse 64 KiB by itself, off the record.
+const MAX_NAME: usize = 1024;
+/// The least the library may hold of a body: a bufferful of the relay for opaque bytes.
+const BODY_BUFFER: usize = 64 * 1024;
 /// The longest registered method has 17 letters.
 const MAX_METHOD: usize = 32;

@@ -144,6 +144,12 @@ fn limits_hold_for_heads_that_never_end_and_for_those_that_do() {
 }
 
 #[test]
+fn the_library_may_hold_a_whole_head_and_no_more_of_a_body_than_is_relayed_at_once() {
+    assert_eq!(LIMITS.buffer(), 64 * 1024);
+    assert_eq!(HeadLimits { bytes: 256 * 1024, count: 1 }.buffer(), 256 * 1024);
+}
+
+#[test]
 fn chunk_extensions_and_trailers_have_a_limit_for_the_whole_body() {
     let head = "POST / HTTP/1.1\r\nhost: a\r\ntransfer-encoding: chunked\r\n\r\n";
     let extensions = "1;xxxxxxxxxxxxxxx\r\na\r\n".repeat(chunked::MAX_EXTENSIONS / 16 + 1);
