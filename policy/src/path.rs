@@ -242,10 +242,15 @@ fn has_double_escape(path: &str) -> bool {
 }
 
 fn check_query(query: &str) -> Result<(), PathError> {
-    match query.bytes().find(|byte| !(0x21..=0x7e).contains(byte) || *byte == b'#') {
+    match query.bytes().find(|byte| !is_query(*byte)) {
         Some(byte) => Err(PathError::QueryByte { byte }),
         None => Ok(()),
     }
+}
+
+/// What may stand in a query: RFC 3986, and `|`, `[`, `]` that applications send.
+fn is_query(byte: u8) -> bool {
+    matches!(byte, b'!' | b'$'..=b';' | b'=' | b'?'..=b'[' | b']' | b'_' | b'a'..=b'z' | b'|' | b'~')
 }
 
 fn comparable(path: &str) -> Option<String> {

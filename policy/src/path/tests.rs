@@ -91,6 +91,10 @@ fn an_ambiguous_target_is_refused_with_its_reason() {
         ("/a|b", PathError::Byte { byte: b'|' }),
         ("/a?b#c", PathError::QueryByte { byte: b'#' }),
         ("/a?b c", PathError::QueryByte { byte: b' ' }),
+        ("/a?b<c", PathError::QueryByte { byte: b'<' }),
+        ("/a?b\"c", PathError::QueryByte { byte: b'"' }),
+        ("/a?b\\c", PathError::QueryByte { byte: b'\\' }),
+        ("/a?{b}", PathError::QueryByte { byte: b'{' }),
         ("/a?b\r\n", PathError::QueryByte { byte: b'\r' }),
     ] {
         assert_eq!(path(raw), Err(error), "{raw:?}");
