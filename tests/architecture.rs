@@ -216,10 +216,26 @@ fn sources(folder: &str) -> Vec<(PathBuf, String)> {
         }
     }
     assert!(!found.is_empty(), "no sources in {folder}");
+    let tests = test_modules(&found);
+    let only_tests =
+        |path: &Path| path.iter().any(|part| tests.contains(&*part.to_string_lossy().replace(".rs", "")));
+    found.retain(|(path, _)| !only_tests(path));
     found
-        .into_iter()
-        .filter(|(path, _)| !path.ends_with("tests.rs") && !path.iter().any(|part| part == "tests"))
-        .collect()
+}
+
+/// The names of the modules that are compiled for tests alone.
+fn test_modules(files: &[(PathBuf, String)]) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (_, text) in files {
+        let lines: Vec<&str> = text.lines().map(str::trim).collect();
+        for pair in lines.windows(2) {
+            let name = pair[1].rsplit_once("mod ").and_then(|(_, name)| name.strip_suffix(';'));
+            if pair[0] == "#[cfg(test)]" {
+                names.extend(name.map(str::to_owned));
+            }
+        }
+    }
+    names
 }
 
 /// The text of a file up to its tests.

@@ -156,6 +156,12 @@ fuzz_targets() {
     suite fuzz tests/fuzz/run.sh
 }
 
+# The parsers' short form is in the units: property tests and every seed.
+fuzzing() {
+    [[ $mode == long ]] || return 0
+    suite fuzz tests/fuzz/run.sh
+}
+
 suite() {
     local name=$1 log=$LOGS/$1.log start=$SECONDS code=0 good bad
     shift
