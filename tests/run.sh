@@ -31,7 +31,7 @@ main() {
     unit_tests
     system_tests
     second_provider
-    [[ $mode != long ]] || fuzz_targets
+    fuzz_targets
     report
 }
 
@@ -152,14 +152,12 @@ second_provider() {
 
 # Each target for VOUCHSAFE_FUZZ_SECONDS; the short form are the property tests beside the code.
 fuzz_targets() {
-    need c++ g++ "builds libFuzzer"
-    suite fuzz tests/fuzz/run.sh
-}
-
-# The parsers' short form is in the units: property tests and every seed.
-fuzzing() {
-    [[ $mode == long ]] || return 0
-    suite fuzz tests/fuzz/run.sh
+    if [[ $mode == long ]]; then
+        need c++ g++ "builds libFuzzer"
+        suite fuzz tests/fuzz/run.sh
+    else
+        cargo fetch --quiet --locked --manifest-path tests/fuzz/Cargo.toml || die "tests/fuzz/Cargo.lock has fallen behind"
+    fi
 }
 
 suite() {

@@ -36,6 +36,8 @@ mod event;
 mod files;
 #[cfg(test)]
 mod fixtures;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod id;
 mod log;
 pub mod read;

@@ -5,6 +5,8 @@
 mod body;
 mod exchange;
 mod flaw;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 mod headers;
 mod io;
 mod line;

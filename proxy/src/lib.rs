@@ -32,6 +32,8 @@ mod watching;
 pub mod workload_api;
 
 pub use config::Config;
+#[cfg(fuzzing)]
+pub use http1::fuzzing;
 pub use policies::LoadError;
 pub use run::{AdminAddress, CheckError, Ready, RunError, check, run};
 pub use source::SourceError;

@@ -1,0 +1,25 @@
+//! The CA's entry files, several between NUL bytes: what is accepted is valid, and stands once.
+#![no_main]
+
+use identity::TrustDomain;
+use libfuzzer_sys::fuzz_target;
+use policy::strict::Source;
+
+fuzz_target!(|text: &str| {
+    let name = TrustDomain::parse("prod.example").unwrap();
+    let files: Vec<Source> = text
+        .split('\0')
+        .enumerate()
+        .map(|(number, text)| Source::new(format!("{number}.yaml"), text))
+        .collect();
+    match ca::entries::parse_all(&files, &name) {
+        Err(problems) => assert!(!problems.is_empty() && !problems.to_string().is_empty()),
+        Ok(entries) => {
+            for (at, entry) in entries.iter().enumerate() {
+                assert!(entry.check(&name).is_ok());
+                assert!(entry.selectors.is_sorted());
+                assert!(entries[..at].iter().all(|other| other.key() != entry.key()));
+            }
+        }
+    }
+});
