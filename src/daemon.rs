@@ -81,10 +81,15 @@ fn notify(state: &[NotifyState<'_>]) {
     }
 }
 
+/// Keeps what this process knows out of core dumps. The limit may be raised again by a program that it starts.
+pub(crate) fn without_core_dumps() -> std::io::Result<()> {
+    let held = getrlimit(Resource::Core);
+    Ok(setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: held.maximum })?)
+}
+
 fn confine(memory: Memory) -> std::io::Result<()> {
     umask(Mode::WGRP | Mode::RWXO);
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    setrlimit(Resource::Core, none)?;
+    without_core_dumps()?;
     let files = getrlimit(Resource::Nofile);
     setrlimit(Resource::Nofile, Rlimit { current: files.maximum, maximum: files.maximum })?;
     match memory {
@@ -156,6 +161,16 @@ const STDIN_STACK: usize = 64 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_kept_out_of_core_dumps() {
+        let open = Rlimit { current: getrlimit(Resource::Core).maximum, ..getrlimit(Resource::Core) };
+        setrlimit(Resource::Core, open).unwrap();
+
+        without_core_dumps().unwrap();
+
+        assert_eq!(getrlimit(Resource::Core).current, Some(0));
+    }
 
     #[test]
     fn a_ca_or_agent_gets_at_most_two_workers() {

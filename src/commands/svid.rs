@@ -16,11 +16,13 @@ mod set;
 use self::notice::Notice;
 use crate::cli::svid::{Identity, SvidCommand, SvidFetch, SvidWatch};
 use crate::commands::block_on;
+use crate::daemon;
 use crate::exit::{Exit, Failure, OrExit as _, describe};
 use crate::output::{self, Format, Row};
 
 /// Runs what the command line asks for.
 pub(crate) fn run(command: SvidCommand) -> Result<Exit, Failure> {
+    daemon::without_core_dumps()?;
     match command {
         SvidCommand::Fetch(args) => block_on(fetch(args)),
         SvidCommand::Watch(args) => block_on(watch(args)),
