@@ -54,7 +54,7 @@ pub enum SourceError {
         /// The file with the key.
         key: std::path::PathBuf,
         /// What is wrong with them.
-        source: identity::SvidError,
+        source: Box<identity::SvidError>,
     },
     /// A bundle file cannot be used.
     #[error("no bundle in {path}")]

@@ -65,6 +65,7 @@ fn renew(
     held: Option<&Credentials>,
 ) -> Result<Credentials, SourceError> {
     let svid = X509Svid::from_pem(&read(&files.certificate)?, &read(&files.key)?).map_err(|source| {
+        let source = Box::new(source);
         SourceError::Svid { certificate: files.certificate.clone(), key: files.key.clone(), source }
     })?;
     if let Some(wanted) = wanted.filter(|wanted| *wanted != svid.id()) {
