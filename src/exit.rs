@@ -65,11 +65,13 @@ impl Failure {
     }
 
     /// True when the reader of our output went away, which is not worth a message.
+    ///
+    /// Writing output fails with the bare error. One that lies deeper is a peer that went away in the
+    /// middle of a call, and what was asked of it may not have been done.
     pub(crate) fn is_closed_output(&self) -> bool {
-        self.cause
-            .chain()
-            .filter_map(|cause| cause.downcast_ref::<std::io::Error>())
-            .any(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
+        let output = self.cause.downcast_ref::<std::io::Error>();
+        self.cause.source().is_none()
+            && output.is_some_and(|cause| cause.kind() == std::io::ErrorKind::BrokenPipe)
     }
 
     /// What to do about it, where that is known.
@@ -165,12 +167,19 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_is_recognised_under_its_context() {
-        let error = Err::<(), _>(io::Error::from(io::ErrorKind::BrokenPipe))
-            .context("cannot print")
-            .or_exit(Exit::Failed)
-            .unwrap_err();
+    fn a_reader_that_went_away_is_no_failure() {
+        let error = Failure::from(io::Error::from(io::ErrorKind::BrokenPipe));
 
         assert!(error.is_closed_output());
+    }
+
+    #[test]
+    fn a_peer_that_went_away_in_a_call_is_a_failure() {
+        let error = Err::<(), _>(io::Error::from(io::ErrorKind::BrokenPipe))
+            .context("the CA did not answer")
+            .or_exit(Exit::Unreachable)
+            .unwrap_err();
+
+        assert!(!error.is_closed_output());
     }
 }

@@ -9,7 +9,7 @@ use crate::support::command::{command, ended};
 use crate::support::wait::within;
 
 const WRITERS: usize = 4;
-const ROUNDS: usize = 3;
+const ROUNDS: usize = 8;
 
 #[test]
 fn every_acknowledged_entry_survives_kill_9_in_a_burst_of_creations() {
@@ -21,7 +21,7 @@ fn every_acknowledged_entry_survives_kill_9_in_a_burst_of_creations() {
     for round in 0..ROUNDS {
         let writers: Vec<_> =
             (0..WRITERS).map(|writer| burst(&ca, round, writer, acknowledged.clone())).collect();
-        let target = (round + 1) * 25;
+        let target = (round + 1) * 20;
         within(Duration::from_secs(60), "a burst is under way", || {
             (acknowledged.lock().unwrap().len() >= target).then_some(())
         });
