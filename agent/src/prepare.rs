@@ -2,7 +2,7 @@
 
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
@@ -17,6 +17,10 @@ impl DataDir {
     pub(crate) fn lock(path: &Path) -> Result<Self, DataDirError> {
         let failed = |source| DataDirError::Unusable { path: path.to_owned(), source };
         DirBuilder::new().recursive(true).mode(0o750).create(path).map_err(failed)?;
+        let mode = std::fs::metadata(path).map_err(failed)?.mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(DataDirError::Open { path: path.to_owned(), mode });
+        }
         let mut options = OpenOptions::new();
         let lock = options
             .write(true)
@@ -54,10 +58,38 @@ pub enum DataDirError {
         /// What the system said.
         source: io::Error,
     },
+    /// Others could put in the identity and the trust bundle of a CA of their own.
+    #[error("the directory {} can be written to by other users (mode {mode:03o}): run `chmod go-w` on it", path.display())]
+    Open {
+        /// The directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Another agent uses it.
     #[error("another agent uses the directory {}", path.display())]
     InUse {
         /// The directory.
         path: PathBuf,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{Permissions, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        let home = tempfile::tempdir().unwrap();
+
+        for mode in [0o777, 0o770, 0o1777] {
+            set_permissions(home.path(), Permissions::from_mode(mode)).unwrap();
+            assert!(matches!(DataDir::lock(home.path()), Err(DataDirError::Open { .. })), "{mode:o}");
+        }
+        set_permissions(home.path(), Permissions::from_mode(0o750)).unwrap();
+        assert!(DataDir::lock(home.path()).is_ok());
+    }
 }

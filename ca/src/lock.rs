@@ -3,7 +3,7 @@
 use std::{
     fs::File,
     io::{self, Read, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
 };
 
@@ -23,6 +23,14 @@ pub enum LockError {
         /// The cause.
         source: io::Error,
     },
+    /// Others may put keys and a database of their own there.
+    #[error("the data directory {} can be written to by other users (mode {mode:03o}): run `chmod go-w` on it", path.display())]
+    Open {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// Another CA has it.
     #[error("{} is in use by another vouchsafe ca (process {holder}): stop that one or set another data_dir", path.display())]
     Held {
@@ -38,6 +46,10 @@ impl DataDir {
     pub(crate) fn take(path: &Path) -> Result<Self, LockError> {
         let failed = |source| LockError::Directory { path: path.to_owned(), source };
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
+        let mode = std::fs::metadata(path).map_err(failed)?.mode() & 0o7777;
+        if mode & 0o022 != 0 {
+            return Err(LockError::Open { path: path.to_owned(), mode });
+        }
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let mut file = options.open(path.join(LOCK)).map_err(failed)?;
@@ -70,6 +82,19 @@ mod tests {
 
         assert!(refused.contains(&std::process::id().to_string()), "{refused}");
         assert!(DataDir::take(&path).is_ok());
+    }
+
+    #[test]
+    fn a_directory_that_others_can_write_to_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+
+        for mode in [0o777, 0o770, 0o1777] {
+            std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(mode)).unwrap();
+            assert!(matches!(DataDir::take(dir.path()), Err(LockError::Open { .. })), "{mode:o}");
+        }
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert!(DataDir::take(dir.path()).is_ok());
     }
 
     #[test]

@@ -37,6 +37,14 @@ pub enum SealKeyError {
         /// The cause.
         source: io::Error,
     },
+    /// Others may read it.
+    #[error("the sealing key {} is open to other users (mode {mode:03o}): run `chmod 600` on it", path.display())]
+    Exposed {
+        /// Which file or directory.
+        path: PathBuf,
+        /// Its permissions.
+        mode: u32,
+    },
     /// The file holds something else.
     #[error("{} must hold 32 random bytes, or 64 hexadecimal digits: make it with `openssl rand -hex 32`", path.display())]
     Malformed {
@@ -50,11 +58,25 @@ impl Sealing {
     pub fn find(credentials: Option<&Path>, configured: Option<&Path>) -> Result<Self, SealKeyError> {
         let credential =
             credentials.map(|directory| directory.join(SEAL_CREDENTIAL)).filter(|path| path.exists());
-        match credential.as_deref().or(configured) {
-            Some(path) => read_seal_key(path).map(Self::Sealed),
-            None => Ok(Self::Plain),
+        match (credential, configured) {
+            // The service manager keeps its files for the service alone, whatever their mode says.
+            (Some(path), _) => read_seal_key(&path).map(Self::Sealed),
+            (None, Some(path)) => {
+                check_private(path)?;
+                read_seal_key(path).map(Self::Sealed)
+            }
+            (None, None) => Ok(Self::Plain),
         }
     }
+}
+
+fn check_private(path: &Path) -> Result<(), SealKeyError> {
+    let read = |source| SealKeyError::Read { path: path.to_owned(), source };
+    let mode = std::fs::metadata(path).map_err(read)?.mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(SealKeyError::Exposed { path: path.to_owned(), mode });
+    }
+    Ok(())
 }
 
 fn read_seal_key(path: &Path) -> Result<SealKey, SealKeyError> {
@@ -289,10 +311,21 @@ mod tests {
     }
 
     #[test]
+    fn a_sealing_key_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("seal");
+
+        durable::write(&file, 0o644, "ab".repeat(32).as_bytes()).unwrap();
+        assert!(matches!(Sealing::find(None, Some(&file)), Err(SealKeyError::Exposed { mode: 0o644, .. })));
+        durable::write(&file, 0o600, "ab".repeat(32).as_bytes()).unwrap();
+        assert!(matches!(Sealing::find(None, Some(&file)), Ok(Sealing::Sealed(_))));
+    }
+
+    #[test]
     fn the_credential_goes_before_the_file_and_nonsense_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("seal");
-        std::fs::write(&file, "short").unwrap();
+        durable::write(&file, 0o600, b"short").unwrap();
 
         assert!(matches!(Sealing::find(None, None), Ok(Sealing::Plain)));
         assert!(matches!(Sealing::find(None, Some(&file)), Err(SealKeyError::Malformed { .. })));
