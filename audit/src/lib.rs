@@ -43,5 +43,6 @@ mod log;
 pub mod read;
 mod reason;
 pub mod record;
+mod strangers;
 mod text;
 mod writer;

@@ -13,6 +13,7 @@ use std::{
 use crate::{
     aggregate::Aggregates,
     event::{Decision, Event},
+    strangers::Strangers,
 };
 
 /// Where every decider puts what it decided. Cheap to clone.
@@ -40,11 +41,12 @@ impl Log {
     /// Puts an event on the record.
     ///
     /// Never blocks on I/O and never fails: an event that finds no room is counted in an aggregate record.
-    /// Allowed requests are always summed up that way.
+    /// Allowed requests are always summed up that way, refused strangers beyond an allowance.
     pub fn open(&self, event: Event) {
         let mut state = self.shared.lock();
         state.count(&event);
-        let wake = if event.decision() == Decision::Allowed {
+        let summed = event.decision() == Decision::Allowed || state.strangers.exceeds(&event, Instant::now());
+        let wake = if summed {
             state.sum_up(event)
         } else if state.queue.len() < QUEUE_CAPACITY {
             state.queue.push_back(event);
@@ -101,7 +103,7 @@ pub(crate) struct Work {
     pub(crate) events: VecDeque<Event>,
     /// Events that found no room.
     pub(crate) folded: Aggregates,
-    /// Allowed requests, when their time has come.
+    /// Allowed requests and strangers beyond their allowance, when their time has come.
     pub(crate) summaries: Aggregates,
     /// Who the daemon acts for, where that was learnt since.
     pub(crate) identity: Option<String>,
@@ -113,6 +115,7 @@ pub(crate) struct Work {
 struct State {
     queue: VecDeque<Event>,
     folded: Aggregates,
+    strangers: Strangers,
     summaries: Aggregates,
     summaries_due: Option<Instant>,
     counts: BTreeMap<(Decision, Option<&'static str>), u64>,
@@ -139,6 +142,7 @@ impl Shared {
         let state = State {
             queue: VecDeque::new(),
             folded: Aggregates::default(),
+            strangers: Strangers::default(),
             summaries: Aggregates::default(),
             summaries_due: None,
             counts: BTreeMap::new(),
@@ -222,7 +226,7 @@ impl State {
         *self.counts.entry((decision, event.reason().map(|reason| reason.as_str()))).or_default() += 1;
     }
 
-    /// Adds an allowed request to the sums; says whether the writer must learn that a sum has begun.
+    /// Adds an event to the sums; says whether the writer must learn that a sum has begun.
     fn sum_up(&mut self, event: Event) -> bool {
         self.summaries.add(event);
         if self.summaries_due.is_some() {
@@ -267,7 +271,7 @@ impl State {
 
 /// How many events wait for the writer one by one; what comes while it is full goes into aggregates.
 pub const QUEUE_CAPACITY: usize = 8_192;
-/// How long allowed requests are summed up before they are written.
+/// How long allowed requests, and strangers beyond their allowance, are summed up before they are written.
 pub const SUMMARY_INTERVAL: Duration = Duration::from_secs(10);
 /// How long a batch may grow.
 const GATHER: Duration = Duration::from_millis(5);

@@ -14,6 +14,7 @@ use crate::{
         assert_one_chain, closed, config, connection, denied, product, records, sums, switches, totals,
     },
     read, start,
+    strangers::OF_ONE_NETWORK,
     writer::start_on,
 };
 
@@ -106,6 +107,30 @@ fn with_room_on_the_queue_every_denial_has_a_record_of_its_own() {
     let denials = records(&path).into_iter().filter(|record| record.status_detail.is_some());
     assert!(denials.map(|record| record.count).eq([None; 100]));
     assert_one_chain(&path);
+}
+
+#[test]
+fn a_flood_of_strangers_leaves_few_records_and_the_exact_count() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("audit.jsonl");
+    let (log, writer) = start(config(&path)).unwrap();
+
+    for n in 0..5_000_u32 {
+        let mut event = denied(Reason::HandshakeFailed("not_tls"));
+        (event.source.id, event.source.port) = (None, u16::try_from(n).ok());
+        log.open(event);
+    }
+    log.open(denied(Reason::NoAllowMatched));
+    writer.close().unwrap();
+
+    let found = records(&path);
+    let denials = found.iter().filter(|record| record.status_detail.is_some()).count();
+    assert_eq!(
+        denials,
+        OF_ONE_NETWORK as usize + 2,
+        "each of the allowance, the sum of the others, and ours"
+    );
+    assert_eq!(sums(&found), totals(&log.counts()));
 }
 
 #[test]
