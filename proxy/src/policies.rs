@@ -174,6 +174,10 @@ fn read(directory: &Path) -> Result<Vec<(String, Vec<u8>)>, LoadError> {
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
+    // A pipe would be waited for without end, and no later change would be seen.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"));
+    }
     let mut bytes = Vec::new();
     // One byte more than the reader of the language accepts, so that it can say so with the file's name.
     File::open(path)?.take(MAX_FILE as u64 + 1).read_to_end(&mut bytes)?;

@@ -53,6 +53,19 @@ fn a_file_that_is_not_text_or_too_large_is_a_problem_with_its_name() {
 }
 
 #[test]
+fn a_pipe_is_refused_and_not_waited_for() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a.yaml");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let (tell, told) = std::sync::mpsc::channel();
+    let held = directory.path().to_owned();
+
+    std::thread::spawn(move || tell.send(load(&held).is_err()));
+
+    assert_eq!(told.recv_timeout(crate::testing::PATIENCE), Ok(true));
+}
+
+#[test]
 fn a_directory_that_is_not_there_says_so() {
     assert!(matches!(load(Path::new("/nowhere")), Err(LoadError::Read { .. })));
 }
