@@ -137,7 +137,7 @@ fn issue(signing: &Signing, key: &RequestedKey, subject: &Subject) -> Result<Iss
 fn store_failed(error: &StoreError) -> Status {
     match error {
         StoreError::Closed => Status::unavailable("the CA is shutting down"),
-        StoreError::Database(_) | StoreError::Malformed { .. } => {
+        StoreError::Database(_) | StoreError::GivenUp | StoreError::Malformed { .. } => {
             tracing::error!(error = %crate::chain(error), "a request failed in the database");
             Status::internal("the CA's database refused")
         }

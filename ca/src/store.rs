@@ -46,6 +46,9 @@ pub enum StoreError {
         /// What is wrong with it.
         detail: String,
     },
+    /// SQLite gave up a transaction, of which this was a part.
+    #[error("the database gave up the transaction")]
+    GivenUp,
     /// The writer has stopped.
     #[error("the store is shut down")]
     Closed,

@@ -93,7 +93,14 @@ pub(super) fn run(
 
 fn commit(connection: &mut Connection, batch: &mut [Box<dyn Job>]) -> Result<Vec<Change>, StoreError> {
     let mut transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let changes: Vec<Change> = batch.iter_mut().flat_map(|job| job.run(&mut transaction)).collect();
+    let mut changes = Vec::new();
+    for job in batch {
+        changes.extend(job.run(&mut transaction));
+        // On a full disk SQLite rolls back everything by itself; what ran after that would be committed alone, and untold.
+        if transaction.is_autocommit() {
+            return Err(StoreError::GivenUp);
+        }
+    }
     schema::record(&transaction, &changes)?;
     transaction.commit()?;
     Ok(changes)
@@ -101,3 +108,34 @@ fn commit(connection: &mut Connection, batch: &mut [Box<dyn Job>]) -> Result<Vec
 
 /// Requests that share one transaction at most.
 const MAX_BATCH: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_done_after_a_full_disk_ended_the_transaction() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = Connection::open(dir.path().join("db")).unwrap();
+        let tables = "PRAGMA journal_mode = WAL; CREATE TABLE kept (x BLOB) STRICT; PRAGMA max_page_count = 20;";
+        connection.execute_batch(tables).unwrap();
+        let (too_large, _first) = insert("zeroblob(2000000)");
+        let (small, _second) = insert("x'00'");
+
+        let committed = commit(&mut connection, &mut [too_large, small]);
+
+        assert!(matches!(committed, Err(StoreError::GivenUp)));
+        let kept: i64 = connection.query_row("SELECT count(*) FROM kept", [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, 0);
+    }
+
+    fn insert(value: &str) -> (Box<dyn Job>, oneshot::Receiver<Result<(), StoreError>>) {
+        let (reply, answer) = oneshot::channel();
+        let sql = format!("INSERT INTO kept VALUES ({value})");
+        let work = move |db: &Savepoint<'_>, _: &mut Vec<Change>| {
+            db.execute(&sql, [])?;
+            Ok::<_, StoreError>(())
+        };
+        (Box::new(Task::new(work, reply)), answer)
+    }
+}
