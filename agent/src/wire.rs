@@ -50,10 +50,10 @@ pub(crate) fn entry(entry: types::Entry, trust_domain: &TrustDomain) -> Result<E
         x509_svid_ttl: entry.x509_svid_ttl,
         revision: entry.revision_number,
         created_at: entry.created_at,
-        expires: if entry.expires_at == 0 {
-            Expiry::Never
-        } else {
-            Expiry::At(system_time(entry.expires_at))
+        expires: match entry.expires_at {
+            0 => Expiry::Never,
+            // Later than the epoch, which would be written as "never".
+            end => Expiry::At(system_time(end.max(1))),
         },
         delivery: if entry.store_svid { Delivery::ExternalStore } else { Delivery::WorkloadApi },
         id: entry.id,

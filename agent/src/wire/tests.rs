@@ -69,11 +69,14 @@ fn flawed_entries_are_refused() {
 }
 
 #[test]
-fn an_end_before_the_epoch_is_an_end() {
+fn an_end_before_the_epoch_is_an_end_after_the_way_out_and_back() {
     let mut sent = wire_entry("e", "/a", &["uid:1"]);
     sent.expires_at = -5;
 
-    assert_eq!(entry(sent, &domain()).unwrap().expires, Expiry::At(UNIX_EPOCH));
+    let read = entry(sent, &domain()).unwrap();
+
+    assert_eq!(read.expires, Expiry::At(UNIX_EPOCH + Duration::from_secs(1)));
+    assert_eq!(entry(to_entry(&read), &domain()).unwrap(), read);
 }
 
 #[test]
