@@ -7,6 +7,8 @@ pub mod attestor;
 pub mod client;
 pub mod config;
 pub mod entry;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod matching;
 pub mod renewal;
 pub mod selector;

@@ -9,6 +9,8 @@ pub mod authority;
 pub mod client;
 pub mod config;
 pub mod entries;
+#[cfg(fuzzing)]
+pub mod fuzzing;
 pub mod health;
 pub mod issue;
 pub mod model;

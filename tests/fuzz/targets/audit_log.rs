@@ -7,9 +7,14 @@ use audit::{
 };
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: fuzz::accepts(include_bytes!("../seeds/audit_log/records"), &check), |bytes: &[u8]| {
+    check(bytes);
+});
+
+/// Reads a log; says whether every line of it is a record.
+fn check(bytes: &[u8]) -> bool {
     let mut groups = Groups::by(vec![Field::From, Field::Reason]);
-    let mut found = 0;
+    let (mut found, mut records) = (0, 0);
     for item in stream("log", bytes) {
         found += 1;
         let mut record = match item {
@@ -19,6 +24,7 @@ fuzz_target!(|bytes: &[u8]| {
             }
             Ok(entry) => entry.record,
         };
+        records += 1;
         assert!(row(&record).chars().all(|shown| !shown.is_control()));
         Filter::default().matches(&record);
         groups.add(&record);
@@ -34,4 +40,5 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     assert!(found <= bytes.split(|byte| *byte == b'\n').count());
-});
+    found > 0 && records == found
+}

@@ -4,7 +4,19 @@
 use libfuzzer_sys::fuzz_target;
 use policy::strict::{Problems, Source};
 
-fuzz_target!(|text: &str| {
+fuzz_target!(init: seeds_are_accepted(), |bytes: &[u8]| {
+    check(bytes);
+});
+
+fn seeds_are_accepted() {
+    fuzz::accepts(include_bytes!("../seeds/config/ca.yaml"), &check);
+    fuzz::accepts(include_bytes!("../seeds/config/agent.yaml"), &check);
+    fuzz::accepts(include_bytes!("../seeds/config/proxy.yaml"), &check);
+}
+
+/// Reads a file as each of the three; says whether it is one of them.
+fn check(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let source = Source::new("config.yaml", text);
     let outcomes = [
         ca::Config::parse(&source).map(drop),
@@ -14,7 +26,8 @@ fuzz_target!(|text: &str| {
 
     assert!(outcomes.iter().filter(|outcome| outcome.is_ok()).count() <= 1);
     outcomes.iter().filter_map(|outcome| outcome.as_ref().err()).for_each(explained);
-});
+    outcomes.iter().any(Result::is_ok)
+}
 
 fn explained(problems: &Problems) {
     assert!(!problems.is_empty());

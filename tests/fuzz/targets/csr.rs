@@ -16,17 +16,26 @@ use libfuzzer_sys::fuzz_target;
 use rcgen::KeyPair;
 use rustls_pki_types::CertificateDer;
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: fuzz::accepts(include_bytes!("../seeds/csr/attributes"), &check), |bytes: &[u8]| {
+    check(bytes);
+});
+
+/// Reads a request; says whether one was named and issued.
+fn check(bytes: &[u8]) -> bool {
+    let (mut named, mut issued) = (false, false);
     for der in [bytes, &signed(&request(&KEY, bytes), &KEY)] {
         if let Ok((id, names)) = requested_names(der) {
             assert!(names.iter().all(|name| !name.is_empty()));
             assert!(spiffe::SpiffeId::new(id.as_str()).is_ok());
+            named = true;
         }
         if let Ok(key) = RequestedKey::from_csr(der) {
             issue(&key);
+            issued = true;
         }
     }
-});
+    named && issued
+}
 
 /// Issues a certificate for the key and checks that it says what the CA was told, whatever the request said.
 fn issue(key: &RequestedKey) {

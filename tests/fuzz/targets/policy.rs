@@ -10,7 +10,13 @@ use policy::{
     strict::{Source, parse},
 };
 
-fuzz_target!(|text: &str| {
+fuzz_target!(init: fuzz::accepts(include_bytes!("../seeds/policy/two_files"), &check), |bytes: &[u8]| {
+    check(bytes);
+});
+
+/// Compiles files; says whether they became policies.
+fn check(bytes: &[u8]) -> bool {
+    let Ok(text) = std::str::from_utf8(bytes) else { return false };
     let files: Vec<Source> = text
         .split('\0')
         .enumerate()
@@ -25,15 +31,17 @@ fuzz_target!(|text: &str| {
         Err(problems) => {
             assert!(!problems.is_empty());
             assert!(problems.to_string().chars().all(|shown| shown == '\n' || !shown.is_control()));
+            false
         }
         Ok(set) => {
             assert_eq!(compile(&files).expect("as before").generation(), set.generation());
             for workload in ["spiffe://prod.example/api", "spiffe://prod.example/ns/a/web"] {
                 decide(&set.for_workload(&SpiffeId::parse(workload).unwrap()));
             }
+            true
         }
     }
-});
+}
 
 /// Checks that a request is decided alike at once and in two steps, and that it can be explained.
 fn decide(policies: &policy::WorkloadPolicies) {
