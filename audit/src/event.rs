@@ -1,6 +1,6 @@
 //! What happened, as the deciders tell it: plain data, before it becomes a record.
 //!
-//! Nothing here is bounded or escaped: a caller hands over what it has, and `record` caps and escapes.
+//! A caller hands over what it has; `record` caps and escapes, and what waits until then is cut to about that.
 
 use std::{
     net::IpAddr,
@@ -58,6 +58,22 @@ impl Event {
             policy: None,
             generation: Arc::default(),
             near_misses: Vec::new(),
+        }
+    }
+
+    /// Lets go of what no record keeps: what waits for the writer is held in memory, and its size was a peer's choice.
+    pub(crate) fn slim(&mut self) {
+        if let Some(http) = &mut self.http {
+            let texts = [&mut http.method, &mut http.host, &mut http.path];
+            texts.into_iter().chain(&mut http.user_agent).for_each(shorten);
+            if let Some(raw) = http.path_raw.as_mut().filter(|raw| raw.len() > LONGEST_TEXT) {
+                raw.truncate(LONGEST_TEXT);
+                raw.shrink_to_fit();
+            }
+        }
+        for miss in &mut self.near_misses {
+            shorten(&mut miss.wanted);
+            shorten(&mut miss.found);
         }
     }
 
@@ -352,3 +368,13 @@ pub struct NearMiss {
     /// What the access had.
     pub found: String,
 }
+
+fn shorten(text: &mut String) {
+    if text.len() > LONGEST_TEXT {
+        text.truncate(text.floor_char_boundary(LONGEST_TEXT));
+        text.shrink_to_fit();
+    }
+}
+
+/// More than a record keeps of any text, so that it still says where it was cut.
+pub(crate) const LONGEST_TEXT: usize = 1_536;

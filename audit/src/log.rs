@@ -42,7 +42,8 @@ impl Log {
     ///
     /// Never blocks on I/O and never fails: an event that finds no room is counted in an aggregate record.
     /// Allowed requests are always summed up that way, refused strangers beyond an allowance.
-    pub fn open(&self, event: Event) {
+    pub fn open(&self, mut event: Event) {
+        event.slim();
         let mut state = self.shared.lock();
         state.count(&event);
         let summed = event.decision() == Decision::Allowed || state.strangers.exceeds(&event, Instant::now());

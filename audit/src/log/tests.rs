@@ -9,9 +9,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Effect, Kind, Reason, Record, Stage, Writer,
+    Effect, Http, Kind, NearMiss, Reason, Record, Stage, Writer,
+    event::LONGEST_TEXT,
     fixtures::{
-        assert_one_chain, closed, config, connection, denied, product, records, sums, switches, totals,
+        assert_one_chain, closed, config, connection, denied, http, product, records, rule, sums, switches,
+        totals,
     },
     read, start,
     strangers::OF_ONE_NETWORK,
@@ -207,6 +209,33 @@ fn an_idle_writer_does_not_wake_up() {
     thread::sleep(Duration::from_secs(2));
 
     assert_eq!(switches(task), before);
+}
+
+#[test]
+fn what_waits_for_the_writer_is_as_long_as_a_record_and_the_record_says_that_it_was_cut() {
+    let (log, writer, reader) = into_pipe();
+    let long = "/\u{e9}".repeat(100_000);
+    let mut event = denied(Reason::NoAllowMatched);
+    let raw = Some(long.clone().into_bytes());
+    event.http = Some(Http { path_raw: raw, user_agent: Some(long.clone()), ..http("GET", &long) });
+    let miss = NearMiss { rule: rule("r"), failed: "path".into(), wanted: long.clone(), found: long.clone() };
+    event.near_misses = vec![miss; 3];
+
+    let mut slim = event.clone();
+    slim.slim();
+    log.open(event);
+    let reading = read_all(reader, Duration::ZERO);
+    writer.close().unwrap();
+
+    let request = slim.http.unwrap();
+    let kept = [request.path.capacity(), request.user_agent.unwrap().capacity()];
+    let kept = kept.into_iter().chain([request.path_raw.unwrap().capacity()]);
+    let near = slim.near_misses.iter().flat_map(|miss| [miss.wanted.capacity(), miss.found.capacity()]);
+    assert!(kept.chain(near).all(|bytes| bytes <= LONGEST_TEXT));
+    let records = reading.join().unwrap();
+    let cut: Vec<_> = records.iter().filter(|record| record.metadata.is_truncated == Some(true)).collect();
+    assert_eq!(cut.len(), 1);
+    assert_eq!(cut[0].http_request.as_ref().unwrap().url.path, long[..1_024]);
 }
 
 proptest! {
