@@ -1,6 +1,8 @@
 //! The committed wire types are what the `.proto` files say: generated here anew, without a
 //! system protoc, and compared. `VOUCHSAFE_REGENERATE=1` writes them instead.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 

@@ -33,18 +33,20 @@ fn ambiguous_framing_is_refused_with_400_and_a_closed_connection() {
 }
 
 fn corpus() -> Vec<(String, Vec<u8>)> {
-    let post = |fields: &str, body: &str| {
-        format!("POST /x HTTP/1.1\r\nHost: svc.internal\r\n{fields}\r\n{body}").into_bytes()
-    };
-    let get = |fields: &str| format!("GET /x HTTP/1.1\r\nHost: svc.internal\r\n{fields}\r\n").into_bytes();
-    let mut all: Vec<(String, Vec<u8>)> = Vec::new();
-    let mut add = |what: &str, bytes: Vec<u8>| all.push((what.to_owned(), bytes));
+    [transfer_codings(), lengths(), field_lines(), request_lines()].concat()
+}
 
-    // dataplane.md 6.2 row 21: a length beside chunks, both orders.
-    add("CL then TE", post("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"));
-    add("TE then CL", post("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", "0\r\n\r\n"));
-    // Row 22: transfer codings.
-    for coding in [
+/// dataplane.md 6.2 rows 21 and 22: a length beside chunks, and codings other than `chunked`.
+fn transfer_codings() -> Vec<(String, Vec<u8>)> {
+    let old = b"POST /x HTTP/1.0\r\nHost: svc.internal\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    let named = [
+        ("CL then TE", post("Content-Length: 4\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")),
+        ("TE then CL", post("Transfer-Encoding: chunked\r\nContent-Length: 4\r\n", "0\r\n\r\n")),
+        ("TE twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n")),
+        ("TE folded", post("Transfer-Encoding:\r\n chunked\r\n", "0\r\n\r\n")),
+        ("TE in HTTP/1.0", old.to_vec()),
+    ];
+    let codings = [
         "chunked, identity",
         "xchunked",
         "chunked, chunked",
@@ -58,20 +60,15 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
         ", chunked",
         "chunked chunked",
         "",
-    ] {
-        add(
-            &format!("Transfer-Encoding {coding:?}"),
-            post(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n"),
-        );
-    }
-    add("TE twice", post("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"));
-    add("TE folded", post("Transfer-Encoding:\r\n chunked\r\n", "0\r\n\r\n"));
-    add(
-        "TE in HTTP/1.0",
-        b"POST /x HTTP/1.0\r\nHost: svc.internal\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n".to_vec(),
-    );
-    // Row 23: lengths.
-    for length in [
+    ];
+    let request = |coding: &str| post(&format!("Transfer-Encoding: {coding}\r\n"), "0\r\n\r\n");
+    let codings = codings.map(|coding| (format!("Transfer-Encoding {coding:?}"), request(coding)));
+    owned(named).into_iter().chain(codings).collect()
+}
+
+/// Row 23.
+fn lengths() -> Vec<(String, Vec<u8>)> {
+    let values = [
         "+5",
         "0x5",
         "-5",
@@ -84,27 +81,35 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
         "5;",
         "99999999999999999999999",
         "5, +5",
-    ] {
-        add(&format!("Content-Length {length:?}"), post(&format!("Content-Length: {length}\r\n"), "hello"));
-    }
-    add("two lengths", post("Content-Length: 5\r\nContent-Length: 6\r\n", "hello"));
-    // Row 24: line ends, colons, bytes that no field may hold.
-    add("bare LF after a field", b"GET /x HTTP/1.1\r\nHost: svc.internal\nX: y\r\n\r\n".to_vec());
-    add("bare LF after the request line", b"GET /x HTTP/1.1\nHost: svc.internal\r\n\r\n".to_vec());
-    add("bare LF only", b"GET /x HTTP/1.1\nHost: svc.internal\n\n".to_vec());
-    add("bare CR in a value", get("X-A: one\rX-B: two\r\n"));
-    add("space before the colon", get("X-A : one\r\n"));
-    add("space before the colon of a length", post("Content-Length : 5\r\n", "hello"));
-    add("a field that starts with a space", get(" X-A: one\r\n"));
-    add("a folded field", get("X-A: one\r\n two\r\n"));
-    add("no field name", get(": one\r\n"));
-    add("no colon", get("X-A one\r\n"));
-    add("NUL in a value", get("X-A: one\0two\r\n"));
-    add("NUL in a name", get("X\0A: one\r\n"));
-    add("a control byte in a value", get("X-A: one\u{7f}\r\n"));
-    add("a line feed first", [b"\n".as_slice(), &get("")].concat());
-    // The request line.
-    for line in [
+    ];
+    let request = |length: &str| post(&format!("Content-Length: {length}\r\n"), "hello");
+    let values = values.map(|length| (format!("Content-Length {length:?}"), request(length)));
+    let two = [("two lengths", post("Content-Length: 5\r\nContent-Length: 6\r\n", "hello"))];
+    owned(two).into_iter().chain(values).collect()
+}
+
+/// Row 24: line ends, colons, and bytes that no field may hold.
+fn field_lines() -> Vec<(String, Vec<u8>)> {
+    owned([
+        ("bare LF after a field", b"GET /x HTTP/1.1\r\nHost: svc.internal\nX: y\r\n\r\n".to_vec()),
+        ("bare LF after the request line", b"GET /x HTTP/1.1\nHost: svc.internal\r\n\r\n".to_vec()),
+        ("bare LF only", b"GET /x HTTP/1.1\nHost: svc.internal\n\n".to_vec()),
+        ("a line feed first", [b"\n".as_slice(), &get("")].concat()),
+        ("bare CR in a value", get("X-A: one\rX-B: two\r\n")),
+        ("space before the colon", get("X-A : one\r\n")),
+        ("space before the colon of a length", post("Content-Length : 5\r\n", "hello")),
+        ("a field that starts with a space", get(" X-A: one\r\n")),
+        ("a folded field", get("X-A: one\r\n two\r\n")),
+        ("no field name", get(": one\r\n")),
+        ("no colon", get("X-A one\r\n")),
+        ("NUL in a value", get("X-A: one\0two\r\n")),
+        ("NUL in a name", get("X\0A: one\r\n")),
+        ("a control byte in a value", get("X-A: one\u{7f}\r\n")),
+    ])
+}
+
+fn request_lines() -> Vec<(String, Vec<u8>)> {
+    let lines = [
         "GET  /x HTTP/1.1",
         "GET /x  HTTP/1.1",
         "GET\t/x HTTP/1.1",
@@ -117,10 +122,21 @@ fn corpus() -> Vec<(String, Vec<u8>)> {
         "GET /x y HTTP/1.1",
         "G(T /x HTTP/1.1",
         "GET x HTTP/1.1",
-    ] {
-        add(&format!("{line:?}"), format!("{line}\r\nHost: svc.internal\r\n\r\n").into_bytes());
-    }
-    all
+    ];
+    let request = |line: &str| format!("{line}\r\nHost: svc.internal\r\n\r\n").into_bytes();
+    lines.map(|line| (format!("{line:?}"), request(line))).to_vec()
+}
+
+fn get(fields: &str) -> Vec<u8> {
+    format!("GET /x HTTP/1.1\r\nHost: svc.internal\r\n{fields}\r\n").into_bytes()
+}
+
+fn post(fields: &str, body: &str) -> Vec<u8> {
+    format!("POST /x HTTP/1.1\r\nHost: svc.internal\r\n{fields}\r\n{body}").into_bytes()
+}
+
+fn owned<const N: usize>(cases: [(&str, Vec<u8>); N]) -> Vec<(String, Vec<u8>)> {
+    cases.map(|(what, bytes)| (what.to_owned(), bytes)).to_vec()
 }
 
 #[test]
