@@ -160,6 +160,17 @@ fn keys_for_jwts_survive_a_round_trip_as_they_are() {
 }
 
 #[test]
+fn fractions_in_keys_for_jwts_survive_round_trips_to_the_last_bit() {
+    for number in ["9.451073e-131", "2.92283e-242", "6.41604081597988343e-46"] {
+        let key = format!(r#"{{"kty":"EC","use":"jwt-svid","kid":"k1","x":{number}}}"#);
+
+        let once = read(&format!(r#"{{"keys":[{key}]}}"#)).unwrap();
+
+        assert_eq!(read(&once.to_jwks()).unwrap(), once, "{number}");
+    }
+}
+
+#[test]
 fn a_bundle_has_limits() {
     let many = json!({ "keys": vec![json!({}); MAX_BUNDLE_KEYS + 1] }).to_string();
     let most = json!({ "keys": vec![json!({}); MAX_BUNDLE_KEYS] }).to_string();
