@@ -117,7 +117,8 @@ mod tests {
     fn nothing_is_done_after_a_full_disk_ended_the_transaction() {
         let dir = tempfile::tempdir().unwrap();
         let mut connection = Connection::open(dir.path().join("db")).unwrap();
-        let tables = "PRAGMA journal_mode = WAL; CREATE TABLE kept (x BLOB) STRICT; PRAGMA max_page_count = 20;";
+        let tables =
+            "PRAGMA journal_mode = WAL; CREATE TABLE kept (x BLOB) STRICT; PRAGMA max_page_count = 20;";
         connection.execute_batch(tables).unwrap();
         let (too_large, _first) = insert("zeroblob(2000000)");
         let (small, _second) = insert("x'00'");
