@@ -233,10 +233,9 @@ fn a_denied_call_is_found_by_its_id_and_explained() {
     let answer = crate::support::wait::eventually("a call is denied", || {
         http::get(pair.http.outbound, "/forbidden").ok().filter(|answer| answer.status == 403)
     });
-    let record = pair.api.audit.wait_for_denied(1);
-    let told = format!("{}{}", answer.head, answer.text());
-    let ids = told.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| word.len() == 26);
-    let denial = ids.into_iter().find(|id| record.to_string().contains(id)).expect("a denial id").to_owned();
+    let told: serde_json::Value = serde_json::from_str(&answer.text()).unwrap();
+    let denial = told["denial_id"].as_str().expect("a denial id").to_owned();
+    pair.api.audit.wait_for_denial(|record| record["unmapped"]["vouchsafe"]["denial_id"] == denial.as_str());
     let log = pair.api.audit.path().display().to_string();
 
     let found = run(&["audit", "query", "--denial", &denial, "-o", "jsonl", &log]).expect(0).json_lines();

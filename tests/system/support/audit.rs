@@ -50,6 +50,20 @@ impl AuditLog {
         assert_eq!(self.denied(), count, "more denials than accesses: {denials:#?}");
         denials.last().cloned().unwrap_or(Value::Null)
     }
+
+    /// Waits for a denial that is as `wanted`, whatever else was denied.
+    #[track_caller]
+    pub(crate) fn wait_for_denial(&self, wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut found = Value::Null;
+        eventually(
+            &format!("a certain denial in {}, found {:#?}", self.path.display(), self.denials()),
+            || {
+                found = self.denials().into_iter().find(&wanted)?;
+                Some(())
+            },
+        );
+        found
+    }
 }
 
 /// Whether a record says that an access was refused.
