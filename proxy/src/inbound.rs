@@ -2,6 +2,7 @@
 
 mod gate;
 mod recheck;
+mod refused;
 #[cfg(test)]
 mod tests;
 
@@ -197,23 +198,23 @@ impl Inbound {
         let live = Arc::clone(registered.live());
         let effective = self.shared.state.now();
         let connection = connection_of(&live.key, &peer);
-        match at_connect(&effective, &connection) {
-            Err(denial) => {
-                let denial = explained(&effective, &connection, Traffic::HttpConnection, denial);
-                let generation = Arc::clone(&effective.generation);
-                trace.denied(Refusal::by_policy(Stage::Connect, &denial, generation));
-                stream.reset_on_close();
+        let refused = at_connect(&effective, &connection).err();
+        let gate = gate::InboundGate::new(Arc::clone(&self.shared), trace.clone(), peer, live.key.clone());
+        let pool = Arc::clone(&self.pool);
+        let session = match refused {
+            Some(denial) => {
+                live.refuse();
+                Session::new(refused::RefusedGate::new(gate, denial, effective), pool, Arc::clone(&live))
             }
-            Ok(()) => {
+            None => {
                 open(&trace, &effective, &Allowed::default());
-                drop(effective);
-                let gate =
-                    gate::InboundGate::new(Arc::clone(&self.shared), trace.clone(), peer, live.key.clone());
-                let session = Arc::new(Session::new(gate, Arc::clone(&self.pool), Arc::clone(&live)));
-                let drain = &self.shared.drain;
-                let ended = http1::serve(stream, self.shared.limits.head(), session, drain).await;
-                trace.closed(live.activity.totals(), cause_of(&ended, &live));
+                Session::new(gate, pool, Arc::clone(&live))
             }
+        };
+        let (limits, drain) = (self.shared.limits.head(), &self.shared.drain);
+        let ended = http1::serve(stream, limits, Arc::new(session), drain).await;
+        if !live.is_refused() {
+            trace.closed(live.activity.totals(), cause_of(&ended, &live));
         }
     }
 }

@@ -75,6 +75,7 @@ pub(crate) struct Live {
     request: Mutex<Option<Arc<RequestLine>>>,
     cut: OnceLock<Cut>,
     retired: AtomicBool,
+    refused: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -118,6 +119,20 @@ impl Live {
 
     pub(crate) fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Acquire)
+    }
+
+    /// Notes that nothing on the connection will be allowed: it gets one answer, and no time to think of a question.
+    pub(crate) fn refuse(&self) {
+        self.refused.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_refused(&self) -> bool {
+        self.refused.load(Ordering::Acquire)
+    }
+
+    fn expired(&self, limits: &Limits) -> Option<Expired> {
+        let idle = if self.is_refused() { limits.head.min(limits.idle) } else { limits.idle };
+        self.activity.expired(&Limits { idle, ..*limits })
     }
 
     fn has_expired_peer(&self, now: SystemTime) -> bool {
@@ -197,6 +212,7 @@ impl Registry {
             request: Mutex::new(None),
             cut: OnceLock::new(),
             retired: AtomicBool::new(false),
+            refused: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
         let slot = inner.next;
@@ -273,7 +289,7 @@ impl Registry {
             if live.has_expired_peer(now) {
                 live.retire();
             }
-            if let Some(expired) = live.activity.expired(limits) {
+            if let Some(expired) = live.expired(limits) {
                 live.cut(Cut::Expired(expired));
             }
         }

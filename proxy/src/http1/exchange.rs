@@ -108,7 +108,8 @@ impl Session {
         self.live.set_request(Some(Arc::clone(&line)));
         if let Admission::Refuse(denial) = self.gate.admit(&line, wants) {
             // An unread body is never taken for the next request: the connection ends with the answer.
-            let after = if body.is_end_stream() { After::KeepAlive } else { After::Close };
+            let goes_on = body.is_end_stream() && !self.live.is_refused();
+            let after = if goes_on { After::KeepAlive } else { After::Close };
             return reply::refused(StatusCode::FORBIDDEN, denial, after, exchange);
         }
         match self.prepare(parts, body, &line) {

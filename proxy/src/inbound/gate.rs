@@ -42,8 +42,8 @@ impl InboundGate {
         {
             return residual.decide(request, SystemTime::now());
         }
-        match policies.at_connect(&connection_of(&self.key, &self.peer)) {
-            AtConnect::Deny(denial) => Decision::Deny(denial),
+        match policies.at_connect(&self.connection()) {
+            AtConnect::Deny(denial) => self.decide_whole(policies, request, denial),
             AtConnect::Residual(residual) => {
                 let decision = residual.decide(request, SystemTime::now());
                 *kept = Some((Arc::clone(effective), residual));
@@ -52,27 +52,49 @@ impl InboundGate {
         }
     }
 
-    fn refuse(&self, effective: &Effective, line: &RequestLine, denial: &Denial) -> Admission {
+    /// Says of a request that the connection rules out what is said of the request itself: a deny rule may speak
+    /// of it.
+    fn decide_whole(
+        &self,
+        policies: &policy::WorkloadPolicies,
+        request: &policy::Request<'_>,
+        denial: Denial,
+    ) -> Decision {
+        match policies.decide_http(&self.connection(), request) {
+            Decision::Deny(denial) => Decision::Deny(denial),
+            Decision::Allow(_) => Decision::Deny(denial),
+        }
+    }
+
+    pub(super) fn connection(&self) -> policy::Connection<'_> {
+        connection_of(&self.key, &self.peer)
+    }
+
+    pub(super) fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// Puts the refusal of a request by policy on record.
+    pub(super) fn refuse(&self, effective: &Effective, line: &RequestLine, denial: &Denial) -> DenialId {
         self.shared.metrics.request("denied");
         let generation = Arc::clone(&effective.generation);
         let refusal = Refusal::by_policy(Stage::Request, denial, generation).with_http(line.as_audit());
-        Admission::Refuse(self.trace.denied(refusal))
+        self.trace.denied(refusal)
     }
-}
 
-impl Gate for InboundGate {
-    fn admit(&self, line: &RequestLine, wants: Wants) -> Admission {
+    /// Decides about a request; a refusal is on record before this returns its name.
+    pub(super) fn refusal(&self, line: &RequestLine, wants: Wants) -> Option<DenialId> {
         let effective = self.shared.state.now();
         let (Some(request), Wants::Response) = (line.as_policy(), wants) else {
             // No rule can speak of a tunnel or another protocol: none allows it.
             let denial = Denial { reason: DenyReason::NoAllowMatched, ..unavailable() };
-            return self.refuse(&effective, line, &denial);
+            return Some(self.refuse(&effective, line, &denial));
         };
         match self.decide(&effective, &request) {
             Decision::Deny(denial) => {
-                let connection = connection_of(&self.key, &self.peer);
-                let denial = explained(&effective, &connection, Traffic::HttpRequest(request), denial);
-                self.refuse(&effective, line, &denial)
+                let traffic = Traffic::HttpRequest(request);
+                let denial = explained(&effective, &self.connection(), traffic, denial);
+                Some(self.refuse(&effective, line, &denial))
             }
             Decision::Allow(allowed) => {
                 if let Some(denial) = &allowed.shadow {
@@ -80,6 +102,17 @@ impl Gate for InboundGate {
                     let refusal = Refusal::by_policy(Stage::Request, denial, generation).shadow();
                     self.trace.denied(refusal.with_http(line.as_audit()));
                 }
+                None
+            }
+        }
+    }
+}
+
+impl Gate for InboundGate {
+    fn admit(&self, line: &RequestLine, wants: Wants) -> Admission {
+        match self.refusal(line, wants) {
+            Some(denial) => Admission::Refuse(denial),
+            None => {
                 self.shared.metrics.request("allowed");
                 Admission::Forward
             }

@@ -26,6 +26,10 @@ enum Group<'e> {
 
 impl Verdict for Group<'_> {
     fn of(&self, live: &Live) -> Option<Cut> {
+        if live.is_refused() {
+            // Its only answer is the refusal, under any policy.
+            return None;
+        }
         match self {
             Self::Refused { denial, effective } => Some(cut(denial.clone(), effective)),
             Self::ByRequest { peer, source, port, effective } => {

@@ -115,14 +115,72 @@ async fn a_refused_tcp_connection_is_reset_and_the_application_not_called() {
 }
 
 #[tokio::test]
-async fn an_http_connection_on_which_nothing_can_pass_is_reset_before_a_request() {
+async fn a_caller_whom_no_rule_could_allow_gets_one_answer_with_the_id_of_the_denial() {
     let stage = Stage::inbound("http", Backend::http(HELLO).await).await;
+    let mut client = stage.stranger().await;
+
+    // The second request is not read: one answer is all there is.
+    client.write_all(&[GET, GET].concat()).await.unwrap();
+    let answer = String::from_utf8(read_all(&mut client).await.unwrap()).unwrap().to_lowercase();
+
+    assert!(answer.starts_with("http/1.1 403 ") && answer.contains("connection: close"), "{answer}");
+    assert_eq!(answer.matches("http/1.1").count(), 1, "{answer}");
+    let denial = stage.site.denial("no_allow_matched").await;
+    let id = denial["unmapped"]["vouchsafe"]["denial_id"].as_str().unwrap().to_lowercase();
+    assert!(answer.contains(&id), "{answer} {denial:#}");
+    assert_eq!(denial["unmapped"]["vouchsafe"]["stage"], "request", "{denial:#}");
+    assert_eq!(denial["unmapped"]["vouchsafe"]["near_miss"][0]["failed"], "from");
+    assert_eq!(one_denial_and_no_opening(&stage, &denial).await, 1);
+    assert_eq!(stage.backend.connections(), 0);
+}
+
+/// Returns the number of records of a connection, after one of a later connection has come.
+async fn one_denial_and_no_opening(stage: &Stage, denial: &serde_json::Value) -> usize {
+    let mut later = stage.shop().await;
+    later.write_all(b"GET /admin/later HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
+    assert_eq!(read_response(&mut later).await.0, 403);
+    stage.site.record(|record| record["src_endpoint"]["uid"] == SHOP && record["action_id"] == 2).await;
+    let id = &denial["unmapped"]["vouchsafe"]["conn_id"];
+    stage.site.records().iter().filter(|record| record["unmapped"]["vouchsafe"]["conn_id"] == *id).count()
+}
+
+#[tokio::test]
+async fn a_deny_rule_is_named_to_a_caller_whom_no_rule_could_allow() {
+    let stage = Stage::inbound("http", Backend::http(HELLO).await).await;
+    let mut client = stage.stranger().await;
+
+    client.write_all(b"GET /admin/x HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
+
+    assert_eq!(read_response(&mut client).await.0, 403);
+    let denial = stage.site.denial("explicit_deny").await;
+    assert_eq!(denial["firewall_rule"]["name"], "no-admin", "{denial:#}");
+}
+
+#[tokio::test]
+async fn a_malformed_request_of_a_caller_whom_no_rule_could_allow_is_400() {
+    let stage = Stage::inbound("http", Backend::http(HELLO).await).await;
+    let mut client = stage.stranger().await;
+
+    client.write_all(b"GET /x HTTP/1.1\r\nhost: web\r\nhost: other\r\n\r\n").await.unwrap();
+    let answer = read_all(&mut client).await.unwrap();
+
+    assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+    let denial = stage.site.denial("malformed_request").await;
+    assert_eq!(one_denial_and_no_opening(&stage, &denial).await, 1);
+}
+
+#[tokio::test]
+async fn a_refused_caller_that_asks_nothing_is_cut_at_the_header_timeout_and_recorded_once() {
+    let limits = "limits: {header_timeout: 200ms}\n";
+    let stage = Stage::inbound_with("http", Backend::http(HELLO).await, limits).await;
     let mut client = stage.stranger().await;
 
     let error = read_all(&mut client).await.unwrap_err();
 
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    stage.site.denial("no_allow_matched").await;
+    let denial = stage.site.denial("no_allow_matched").await;
+    assert_eq!(denial["unmapped"]["vouchsafe"]["stage"], "connect", "{denial:#}");
+    assert_eq!(one_denial_and_no_opening(&stage, &denial).await, 1);
 }
 
 #[tokio::test]
