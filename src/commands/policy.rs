@@ -1,6 +1,6 @@
 //! `vouchsafe policy`: what policy files say, found out offline and with the sidecar's own evaluator.
 
-use std::io::Write as _;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::SystemTime;
@@ -55,17 +55,35 @@ fn check(args: &PolicyCheck) -> Result<Exit, Failure> {
         Ok(set) => set,
         Err(problems) => return config::report(format, "", Err(problems)),
     };
-    let mut to = output::stdout();
     let rows: Vec<PolicyRow> = set.policies().map(PolicyRow::new).collect();
-    output::list(&mut to, format, &rows)?;
-    if format == Format::Table {
-        let tests: usize = rows.iter().map(|row| row.tests).sum();
-        writeln!(to, "\n{} policies accepted, {tests} tests passed", rows.len())?;
-        if let Some(generation) = generation(&args.paths) {
-            writeln!(to, "generation {generation}")?;
-        }
-    }
+    accepted(&mut output::stdout(), format, &rows, generation(&sources, &args.paths))?;
     Ok(Exit::Done)
+}
+
+/// Prints what was accepted, with the generation that a sidecar shows for it.
+fn accepted(
+    to: &mut impl Write,
+    format: Format,
+    rows: &[PolicyRow],
+    generation: Option<String>,
+) -> io::Result<()> {
+    match format {
+        Format::Table => {
+            output::list(to, format, rows)?;
+            let tests = rows.iter().map(|row| row.tests).sum();
+            let (policies, tests) =
+                (counted(rows.len(), "policy", "policies"), counted(tests, "test", "tests"));
+            writeln!(to, "\n{policies} accepted, {tests} passed")?;
+            generation.map_or(Ok(()), |generation| writeln!(to, "generation {generation}"))
+        }
+        Format::Json => output::json(to, &Accepted { schema: PolicyRow::SCHEMA, generation, items: rows }),
+        Format::Jsonl => output::list(to, format, rows),
+    }
+}
+
+/// A number with the word for what it counts.
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
 }
 
 fn test(args: &PolicyTest) -> Result<Exit, Failure> {
@@ -81,7 +99,7 @@ fn test(args: &PolicyTest) -> Result<Exit, Failure> {
     let mut to = output::stdout();
     output::list(&mut to, format, &cases)?;
     if format == Format::Table {
-        writeln!(to, "\n{} tests passed", cases.len())?;
+        writeln!(to, "\n{} passed", counted(cases.len(), "test", "tests"))?;
     }
     Ok(Exit::Done)
 }
@@ -95,8 +113,12 @@ fn failed(format: Format, problems: Problems) -> Result<Exit, Failure> {
 }
 
 fn explain(args: &PolicyExplain) -> Result<Exit, Failure> {
-    let set = compile(&args.policies).or_exit(Exit::Unacceptable)?;
-    let explanation = explanation(&set, args)?;
+    let sources = config::sources(&args.policies).or_exit(Exit::Unacceptable)?;
+    let set = policy::compile(&sources).or_exit(Exit::Unacceptable)?;
+    let mut explanation = explanation(&set, args)?;
+    if let Some(generation) = generation(&sources, &args.policies) {
+        explanation.generation = generation;
+    }
     let mut to = output::stdout();
     match args.output.format {
         Format::Table => {
@@ -156,15 +178,15 @@ fn request_line(text: &str) -> Result<(&str, &str), Failure> {
 }
 
 /// The generation that a sidecar with this directory shows; `None` where it is not one directory.
-fn generation(paths: &[PathBuf]) -> Option<String> {
+fn generation(sources: &[Source], paths: &[PathBuf]) -> Option<String> {
     let [path] = paths else { return None };
     if !path.is_dir() {
         return None;
     }
-    // A sidecar knows its files by their names in the directory.
-    let sources = config::sources(paths).ok()?.into_iter().map(|source| {
+    // A sidecar knows its files by their names in the directory, users by a path that they can open.
+    let sources = sources.iter().map(|source| {
         let name = Path::new(&source.name).file_name()?.to_str()?.to_owned();
-        Some(Source { name, text: source.text })
+        Some(Source { name, text: source.text.clone() })
     });
     let set = policy::compile(&sources.collect::<Option<Vec<_>>>()?).ok()?;
     Some(set.generation().to_owned())
@@ -238,6 +260,15 @@ impl Row for CaseRow {
             format!("{}:{}", audit::shown(&self.0.file), self.0.line),
         ]
     }
+}
+
+/// Policies that were accepted together.
+#[derive(Serialize)]
+struct Accepted<'a> {
+    schema: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    generation: Option<String>,
+    items: &'a [PolicyRow],
 }
 
 #[derive(Serialize)]
