@@ -2,9 +2,10 @@
 //! the command that would give it an identity.
 
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use agent::client::{HeldSvid, NearMiss, Target, WhoAmI, WhoAmIError, whoami};
+use ca::entries::NODE_PATH;
 use proxy::workload_api::Endpoint;
 use serde::Serialize;
 
@@ -17,9 +18,11 @@ use crate::output::{self, Format};
 /// Asks and prints; exits 3 when the process has no identity.
 pub(crate) fn run(args: &Whoami) -> Result<Exit, Failure> {
     let (socket, target) = whom(args)?;
-    let answer = of_processes(block_on(async { whoami(&socket, target).await.map_err(failure) })?);
+    let answer = block_on(async { whoami(&socket, target).await.map_err(failure) })?;
+    let node = node(&answer);
+    let answer = of_processes(answer);
     let mut to = output::stdout();
-    let told = Told { schema: SCHEMA, fix: fix(&answer), seen: &answer };
+    let told = Told { schema: SCHEMA, fix: fix(&answer, node.as_deref()), seen: &answer };
     match args.output.format {
         Format::Table => print(&mut to, &told)?,
         Format::Json => output::json(&mut to, &told)?,
@@ -40,6 +43,15 @@ fn whom(args: &Whoami) -> Result<(PathBuf, Target), Failure> {
             Err(Failure::because(Exit::Unacceptable, "an agent tells about the caller on a Unix socket only"))
         }
     }
+}
+
+/// The name of the node that asks, where an entry gives it one.
+fn node(answer: &WhoAmI) -> Option<String> {
+    let this = [format!("{NODE_SELECTOR}{}", answer.agent_id)];
+    let alias = answer.near_misses.iter().find(|near| near.missing == this)?;
+    let prefix = format!("spiffe://{}{NODE_PATH}", trust_domain(&answer.agent_id));
+    let name = alias.spiffe_id.strip_prefix(&prefix)?;
+    (!name.is_empty() && !name.contains('/')).then(|| name.to_owned())
 }
 
 /// The answer without entries that stand for nodes: no process can match them, however near it is.
@@ -85,7 +97,10 @@ fn print(to: &mut impl Write, told: &Told<'_>) -> io::Result<()> {
         output::columns(to, &["NEARLY", "ENTRY", "MISSING"], seen.near_misses.iter().map(row))?;
     }
     if let Some(fix) = &told.fix {
-        writeln!(to, "No entry matches. This one would:\n\n  {fix}")?;
+        writeln!(
+            to,
+            "\nNo entry matches. A new one would, NAME being what the process is to be called:\n\n  {fix}"
+        )?;
     }
     Ok(())
 }
@@ -94,24 +109,24 @@ fn lines(selectors: &[String]) -> String {
     selectors.iter().map(|selector| audit::shown(selector)).collect::<Vec<_>>().join("\n")
 }
 
-/// The command that would give the process an identity, if it has none: the one it nearly has, or
-/// one named after its program, for this program run by this user.
-fn fix(seen: &WhoAmI) -> Option<String> {
+/// The command that would give the process an identity, if it has none: for this program run by this
+/// user. Which identity is for people to say: the one that it nearly has may be meant for another.
+fn fix(seen: &WhoAmI, node: Option<&str>) -> Option<String> {
     if !seen.matches.is_empty() {
         return None;
     }
     let find = |prefix: &str| seen.selectors.iter().find(|selector| selector.starts_with(prefix));
-    let path = find("unix:path:");
-    let telling: Vec<&String> =
-        [path, find("unix:user:").or_else(|| find("unix:uid:"))].into_iter().flatten().collect();
+    let user = find("unix:user:").or_else(|| find("unix:uid:"));
+    let telling: Vec<&String> = [find("unix:path:"), user].into_iter().flatten().collect();
     if telling.is_empty() {
         return None;
     }
-    let id = match seen.near_misses.first() {
-        Some(near) => near.spiffe_id.clone(),
-        None => named_after(&seen.agent_id, path.map_or("workload", |path| program(path))),
+    let id = format!("spiffe://{}/NAME", trust_domain(&seen.agent_id));
+    let (option, place) = match node {
+        Some(name) => ("--node", name),
+        None => ("--parent", seen.agent_id.as_str()),
     };
-    let mut words = vec!["vouchsafe", "ca", "entry", "create", "--id", &id, "--parent", &seen.agent_id];
+    let mut words = vec!["vouchsafe", "ca", "entry", "create", "--id", &id, option, place];
     for selector in telling {
         words.extend(["--selector", selector.as_str()]);
     }
@@ -122,17 +137,9 @@ fn fix(seen: &WhoAmI) -> Option<String> {
     Some(words.into_iter().map(quote).collect::<Vec<_>>().join(" "))
 }
 
-fn program(selector: &str) -> &str {
-    Path::new(selector).file_name().and_then(|name| name.to_str()).unwrap_or("workload")
-}
-
-/// An identity in the agent's trust domain; what a SPIFFE ID cannot hold becomes a dash.
-fn named_after(agent_id: &str, program: &str) -> String {
+fn trust_domain(agent_id: &str) -> &str {
     let rest = agent_id.strip_prefix("spiffe://").unwrap_or(agent_id);
-    let trust_domain = rest.split('/').next().unwrap_or(rest);
-    let fits = |letter: char| letter.is_ascii_alphanumeric() || "-_.".contains(letter);
-    let name: String = program.chars().map(|letter| if fits(letter) { letter } else { '-' }).collect();
-    format!("spiffe://{trust_domain}/{name}")
+    rest.split('/').next().unwrap_or(rest)
 }
 
 #[derive(Serialize)]
@@ -140,7 +147,7 @@ struct Told<'a> {
     schema: &'static str,
     #[serde(flatten)]
     seen: &'a WhoAmI,
-    /// The command that would give the process an identity.
+    /// The command that would give the process an identity, once NAME in it is replaced.
     #[serde(skip_serializing_if = "Option::is_none")]
     fix: Option<String>,
 }
@@ -158,19 +165,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_nearly_has_an_identity_is_offered_that_one() {
+    fn an_identity_that_is_nearly_held_is_shown_and_not_offered() {
         let seen = WhoAmI { near_misses: vec![near()], ..seen() };
 
         assert_eq!(
-            fix(&seen).unwrap(),
-            "vouchsafe ca entry create --id spiffe://prod.test/web --parent spiffe://prod.test/spire/agent/join_token/7 \
+            fix(&seen, None).unwrap(),
+            "vouchsafe ca entry create --id spiffe://prod.test/NAME --parent spiffe://prod.test/spire/agent/join_token/7 \
              --selector unix:path:/usr/bin/nginx --selector unix:user:www"
         );
     }
 
     #[test]
-    fn a_process_nobody_thought_of_is_named_after_its_program() {
-        assert!(fix(&seen()).unwrap().contains("--id spiffe://prod.test/nginx "));
+    fn a_node_with_a_name_is_called_by_it() {
+        let alias = |id: &str| NearMiss {
+            spiffe_id: id.to_owned(),
+            missing: vec![format!("spiffe_id:{}", seen().agent_id)],
+            ..near()
+        };
+        let named = |id: &str| node(&WhoAmI { near_misses: vec![near(), alias(id)], ..seen() });
+
+        assert_eq!(named("spiffe://prod.test/node/host-1").as_deref(), Some("host-1"));
+        for other in
+            ["spiffe://prod.test/host-1", "spiffe://prod.test/node/a/b", "spiffe://other.test/node/a"]
+        {
+            assert_eq!(named(other), None, "{other}");
+        }
+        assert!(
+            fix(&seen(), Some("host-1")).unwrap().contains(" --id spiffe://prod.test/NAME --node host-1 ")
+        );
     }
 
     #[test]
@@ -179,9 +201,8 @@ mod tests {
         let mut seen = seen();
         seen.selectors = vec!["unix:path:/opt/my app/run.sh".to_owned(), "unix:uid:7".to_owned()];
 
-        let fix = fix(&seen).unwrap();
+        let fix = fix(&seen, None).unwrap();
 
-        assert!(fix.contains("--id spiffe://prod.test/run.sh "), "{fix}");
         let words = fix.replace("'unix:path:/opt/my app/run.sh'", "unix:path:/opt/my_app/run.sh");
         assert!(crate::cli::Cli::try_parse_from(words.split(' ')).is_ok(), "{fix}");
     }
@@ -196,7 +217,7 @@ mod tests {
         };
         let seen = WhoAmI { matches: vec![entry], ..seen() };
 
-        assert_eq!(fix(&seen), None);
+        assert_eq!(fix(&seen, None), None);
         assert!(
             printed(&seen).contains("spiffe://prod.test/web  e1     unix:user:www  being issued"),
             "{}",
@@ -225,7 +246,7 @@ mod tests {
 
         assert!(!printed(&seen).contains('\u{1b}'));
         seen.selectors.remove(0);
-        assert_eq!(fix(&seen), None);
+        assert_eq!(fix(&seen, None), None);
     }
 
     #[test]
@@ -240,7 +261,7 @@ mod tests {
 
     fn printed(seen: &WhoAmI) -> String {
         let mut bytes = Vec::new();
-        print(&mut bytes, &Told { schema: SCHEMA, fix: fix(seen), seen }).unwrap();
+        print(&mut bytes, &Told { schema: SCHEMA, fix: fix(seen, None), seen }).unwrap();
         String::from_utf8(bytes).unwrap()
     }
 
