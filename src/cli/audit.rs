@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use audit::read::{Caller, Field, Glob};
 use audit::{ConnectionId, DenialId};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::Output;
 use super::moment::Moment;
@@ -20,7 +20,7 @@ pub(crate) struct Audit {
 #[derive(Debug, Subcommand)]
 pub(crate) enum AuditCommand {
     /// Print the last records, and with -f every new one
-    #[command(after_help = "Example:\n  vouchsafe audit tail -f /var/log/vouchsafe/audit.jsonl")]
+    #[command(after_help = "Example:\n  vouchsafe audit tail -f /var/log/vouchsafe/api/audit.jsonl")]
     Tail(AuditTail),
     /// Find records, or count them by what they have in common
     #[command(
@@ -33,9 +33,32 @@ pub(crate) enum AuditCommand {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct AuditFiles {
     /// Log files or directories of them; a file's rotated predecessors are read with it
-    #[arg(env = "VOUCHSAFE_AUDIT_LOG", value_name = "FILE")]
-    #[arg(default_value = "/var/log/vouchsafe/audit.jsonl")]
+    #[arg(env = "VOUCHSAFE_AUDIT_LOG", value_name = "FILE", required = true)]
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// A decision that records can be asked for by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum WantedDecision {
+    /// Let through: connections, their ends, and requests
+    Allowed,
+    /// Refused
+    Denied,
+    /// Let through only because the policy is in shadow
+    WouldDeny,
+}
+
+impl WantedDecision {
+    /// The decisions of the records that are meant.
+    pub(crate) fn decisions(self) -> Vec<audit::Decision> {
+        use audit::Decision::{Allowed, Closed, Denied, Opened, WouldDeny};
+        match self {
+            Self::Allowed => vec![Opened, Closed, Allowed],
+            Self::Denied => vec![Denied],
+            Self::WouldDeny => vec![WouldDeny],
+        }
+    }
 }
 
 /// Which records.
@@ -62,8 +85,11 @@ pub(crate) struct AuditFilter {
     /// Denied for this reason, such as `no_allow_matched`
     #[arg(long, value_name = "REASON")]
     pub(crate) reason: Option<String>,
-    /// Only what was denied
-    #[arg(long)]
+    /// Only what was decided so
+    #[arg(long, value_name = "DECISION")]
+    pub(crate) decision: Option<WantedDecision>,
+    /// Only what was denied: short for `--decision denied`
+    #[arg(long, conflicts_with = "decision")]
     pub(crate) denied: bool,
     /// Calls to this port
     #[arg(long, value_name = "PORT")]

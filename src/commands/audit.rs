@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use audit::Record;
@@ -12,7 +13,7 @@ use audit::read::{self, Entry, Field, Filter, Follow, Group, Groups, Problem, St
 use serde::Serialize;
 use serde_json::{Map, Value};
 
-use crate::cli::audit::{AuditCommand, AuditFilter, AuditQuery, AuditTail};
+use crate::cli::audit::{AuditCommand, AuditFilter, AuditQuery, AuditTail, WantedDecision};
 use crate::exit::{Exit, Failure, OrExit as _};
 use crate::output::{self, Format};
 
@@ -26,7 +27,11 @@ pub(crate) fn run(command: AuditCommand) -> Result<Exit, Failure> {
 
 fn query(args: AuditQuery) -> Result<Exit, Failure> {
     let denial = args.filter.denial;
-    let found = matching(&args.files.files, filter(args.filter))?;
+    let filter = filter(args.filter);
+    if denial.is_some() {
+        await_record(&args.files.files, &filter, RECORD_WAIT);
+    }
+    let found = matching(&args.files.files, filter)?;
     let mut to = output::stdout();
     if !args.group_by.is_empty() {
         return count(&mut to, args.output.format, args.group_by, found, args.top);
@@ -60,6 +65,21 @@ fn query(args: AuditQuery) -> Result<Exit, Failure> {
             Err(Failure::because(Exit::Failed, format!("no record of the denial {denial} in these files")))
         }
         Some(_) | None => Ok(Exit::Done),
+    }
+}
+
+/// Waits for a record that matches: an answer with a denial id does not wait for its record, which is
+/// written with others.
+fn await_record(files: &[PathBuf], filter: &Filter, wait: Duration) {
+    let start = Instant::now();
+    loop {
+        let found = find(files).is_ok_and(|paths| {
+            read::files(paths).filter_map(Result::ok).any(|entry| filter.matches(&entry.record))
+        });
+        if found || start.elapsed() >= wait {
+            return;
+        }
+        std::thread::sleep(read::POLL_INTERVAL);
     }
 }
 
@@ -168,7 +188,11 @@ fn filter(args: AuditFilter) -> Filter {
         rule: args.rule,
         policy: args.policy,
         reason: args.reason,
-        decisions: if args.denied { vec![audit::Decision::Denied] } else { Vec::new() },
+        decisions: match args.decision {
+            Some(decision) => decision.decisions(),
+            None if args.denied => WantedDecision::Denied.decisions(),
+            None => Vec::new(),
+        },
         port: args.port,
         path: args.path,
         denial: args.denial,
@@ -270,6 +294,9 @@ fn object(fields: &[Field], group: &Group) -> Map<String, Value> {
         [("count", Value::from(group.count)), ("records", group.records.into()), ("last", group.last.into())];
     values.chain(sums.map(|(name, sum)| (name.to_owned(), sum))).collect()
 }
+
+/// How long the record of a denial is waited for.
+const RECORD_WAIT: Duration = Duration::from_secs(1);
 
 #[derive(Serialize)]
 struct Listed<T> {

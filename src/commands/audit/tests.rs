@@ -29,6 +29,26 @@ fn a_denial_is_found_by_the_id_its_caller_was_given() {
 }
 
 #[test]
+fn a_record_that_is_not_there_yet_is_waited_for_and_no_longer_than_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let late = dir.path().join("audit.jsonl");
+    let log = Written::new(&["/a"]);
+    let filter = Filter { denial: Some(log.denials[0]), ..Filter::default() };
+    let (text, path) = (std::fs::read(&log.path).unwrap(), late.clone());
+    let writer = std::thread::spawn(move || {
+        std::thread::sleep(Duration::from_millis(100));
+        std::fs::write(path, text).unwrap();
+    });
+
+    await_record(std::slice::from_ref(&late), &filter, Duration::from_secs(30));
+    let found = matching(&[late], filter).unwrap().count();
+    writer.join().unwrap();
+    await_record(&[dir.path().join("none")], &Filter::default(), Duration::ZERO);
+
+    assert_eq!(found, 1);
+}
+
+#[test]
 fn lines_are_printed_as_they_were_written() {
     let log = Written::new(&["/a"]);
     let found = log.matching(Filter { denial: Some(log.denials[0]), ..Filter::default() });
