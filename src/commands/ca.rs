@@ -239,7 +239,7 @@ impl AgentRow {
         Self {
             id: agent.id.to_string(),
             attestor: agent.attestor.clone(),
-            serial: agent.svid.serial.clone(),
+            serial: hexadecimal(&agent.svid.serial),
             expires_at: output::unix_time(agent.svid.expires_at),
             standing: match agent.standing {
                 ca::model::Standing::Active => "active",
@@ -265,6 +265,11 @@ impl Row for AgentRow {
             or_dash(&self.version),
         ]
     }
+}
+
+/// A serial number as certificates and records show it; the wire has it in decimal.
+fn hexadecimal(decimal: &str) -> String {
+    decimal.parse::<u128>().map_or_else(|_| decimal.to_owned(), |serial| format!("{serial:032x}"))
 }
 
 #[cfg(test)]

@@ -55,3 +55,12 @@ async fn without_a_socket_and_without_a_file_nothing_is_guessed() {
 
     assert_eq!(failure.exit(), Exit::Unacceptable);
 }
+
+#[test]
+fn a_serial_number_is_shown_as_in_the_certificate() {
+    let hex = "4f00000000000000000000000000000a";
+    let decimal = u128::from_str_radix(hex, 16).unwrap().to_string();
+
+    assert_eq!(hexadecimal(&decimal), hex);
+    assert_eq!(hexadecimal(""), "");
+}
