@@ -28,6 +28,7 @@ use crate::{
     shared::Shared,
     state::{self, Effective, Identity},
     stream::Stream,
+    unreachable::Unreachable,
 };
 
 /// One inbound listener.
@@ -37,6 +38,7 @@ pub(crate) struct Inbound {
     protocol: Protocol,
     application: SocketAddr,
     pool: Arc<Pool>,
+    unreachable: Arc<Unreachable>,
     shared: Arc<Shared>,
 }
 
@@ -51,7 +53,9 @@ struct Known {
 impl Inbound {
     pub(crate) fn new(config: &config::Inbound, port: u16, shared: Arc<Shared>) -> Self {
         let application = config.application;
-        let dial = Application { application, limit: shared.limits.connect_timeout };
+        let unreachable = Arc::new(Unreachable::new(&config.name));
+        let limit = shared.limits.connect_timeout;
+        let dial = Application { application, limit, unreachable: Arc::clone(&unreachable) };
         let pool = Arc::new(Pool::new(dial, shared.limits.head()));
         Self {
             name: Arc::from(config.name.as_str()),
@@ -59,6 +63,7 @@ impl Inbound {
             protocol: config.protocol,
             application,
             pool,
+            unreachable,
             shared,
         }
     }
@@ -184,7 +189,7 @@ impl Inbound {
         let socket = match connect(self.application, self.shared.limits.connect_timeout).await {
             Ok(socket) => socket,
             Err(error) => {
-                tracing::warn!(connection = %trace.id, %error, "cannot reach the application");
+                self.unreachable.tell(self.application, &error);
                 self.shared.metrics.upstream_failed(error.code());
                 stream.reset_on_close();
                 return CloseCause::DestinationFailed;
@@ -306,6 +311,7 @@ impl ConnectError {
 struct Application {
     application: SocketAddr,
     limit: std::time::Duration,
+    unreachable: Arc<Unreachable>,
 }
 
 impl Dial for Application {
@@ -315,7 +321,11 @@ impl Dial for Application {
 
     fn dial(&self) -> std::pin::Pin<Box<dyn Future<Output = Result<Dialled, DialError>> + Send + '_>> {
         Box::pin(async {
-            match connect(self.application, self.limit).await {
+            let connected = connect(self.application, self.limit).await;
+            if let Err(error) = &connected {
+                self.unreachable.tell(self.application, error);
+            }
+            match connected {
                 Ok(socket) => {
                     Ok(Dialled { stream: Stream::Plain(socket), key: PoolKey::Application, opened: None })
                 }

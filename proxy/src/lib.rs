@@ -28,6 +28,7 @@ mod stream;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod unreachable;
 mod watching;
 pub mod workload_api;
 

@@ -32,6 +32,7 @@ use crate::{
     shared::Shared,
     state::{self, Identity},
     stream::Stream,
+    unreachable::Unreachable,
 };
 
 /// Connects to one service.
@@ -40,6 +41,7 @@ pub(super) struct Dialler {
     index: usize,
     endpoints: Vec<HostPort>,
     next: AtomicUsize,
+    unreachable: Unreachable,
     shared: Arc<Shared>,
 }
 
@@ -118,7 +120,8 @@ impl ReachError {
 impl Dialler {
     pub(super) fn new(config: &config::Outbound, index: usize, shared: Arc<Shared>) -> Self {
         let endpoints = config.endpoints.clone();
-        Self { name: Arc::from(config.name.as_str()), index, endpoints, next: AtomicUsize::new(0), shared }
+        let (name, next) = (Arc::from(config.name.as_str()), AtomicUsize::new(0));
+        Self { name, index, endpoints, next, unreachable: Unreachable::new(&config.name), shared }
     }
 
     /// Begins the records of a call.
@@ -137,6 +140,18 @@ impl Dialler {
         from: Option<SocketAddr>,
         waiting: Waiting,
     ) -> Result<Reached, ReachError> {
+        let reached = self.reach(from, waiting).await;
+        match &reached {
+            Ok(_) | Err(ReachError::NoIdentity) => {}
+            Err(error) => {
+                let endpoints: Vec<_> = self.endpoints.iter().map(ToString::to_string).collect();
+                self.unreachable.tell(endpoints.join(", "), error);
+            }
+        }
+        reached
+    }
+
+    async fn reach(&self, from: Option<SocketAddr>, waiting: Waiting) -> Result<Reached, ReachError> {
         let identity = self.shared.state.now().identity.clone().ok_or(ReachError::NoIdentity)?;
         let socket = self.connect().await?;
         let address = socket.peer_addr().ok();
@@ -192,7 +207,7 @@ impl Dialler {
                 Err(ReachError::Rejected { reason, denial: trace.denied(refusal) })
             }
             Ok(Err(error)) => {
-                tracing::warn!(service = %self.name, %error, "handshake with an endpoint failed");
+                tracing::debug!(service = %self.name, %error, "handshake with an endpoint failed");
                 Err(ReachError::Handshake { reason: error.reason() })
             }
             Err(_) => Err(ReachError::Handshake { reason: "timeout" }),
