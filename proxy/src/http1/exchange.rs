@@ -41,8 +41,21 @@ pub(crate) trait Gate: Send + Sync + 'static {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wants {
     Response,
-    /// Another protocol on the same connection, or a tunnel.
+    /// Another protocol on the same connection.
     Upgrade,
+    /// A connection to elsewhere.
+    Tunnel,
+}
+
+impl Wants {
+    /// Returns what is asked for that is never granted, as the record names it.
+    pub(crate) const fn beyond(self) -> Option<&'static str> {
+        match self {
+            Self::Response => None,
+            Self::Upgrade => Some("upgrade"),
+            Self::Tunnel => Some("connect"),
+        }
+    }
 }
 
 /// What becomes of a request.
@@ -101,9 +114,11 @@ impl Session {
                 return self.flawed(&Report { flaw, request: number, start }, None, exchange);
             }
         };
-        let tunnel = matches!(line.target, Target::Tunnel);
-        let wants =
-            if tunnel || headers::wants_upgrade(&parts.headers) { Wants::Upgrade } else { Wants::Response };
+        let wants = match line.target {
+            Target::Tunnel => Wants::Tunnel,
+            Target::Path { .. } if headers::wants_upgrade(&parts.headers) => Wants::Upgrade,
+            Target::Path { .. } => Wants::Response,
+        };
         // Registered first, decided second: a policy pushed in between finds the request.
         self.live.set_request(Some(Arc::clone(&line)));
         if let Admission::Refuse(denial) = self.gate.admit(&line, wants) {

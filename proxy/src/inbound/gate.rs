@@ -82,21 +82,40 @@ impl InboundGate {
         self.trace.denied(refusal)
     }
 
+    /// No rule can speak of a tunnel: none allows it. What rules the whole connection out is named all the same.
+    fn refuse_tunnel(&self, effective: &Effective, line: &RequestLine) -> DenialId {
+        match super::at_connect(effective, &self.connection()) {
+            Err(denial) if denial.reason != DenyReason::NoAllowMatched => {
+                self.refuse(effective, line, &denial)
+            }
+            Ok(()) | Err(_) => self.not_permitted(line, "connect"),
+        }
+    }
+
+    /// Puts on record that a request asks for what no rule can grant.
+    fn not_permitted(&self, line: &RequestLine, code: &'static str) -> DenialId {
+        self.shared.metrics.request("denied");
+        let refusal = Refusal::plain(Stage::Request, Reason::NotPermitted(code));
+        self.trace.denied(refusal.with_http(line.as_audit()))
+    }
+
     /// Decides about a request; a refusal is on record before this returns its name.
     pub(super) fn refusal(&self, line: &RequestLine, wants: Wants) -> Option<DenialId> {
         let effective = self.shared.state.now();
-        let (Some(request), Wants::Response) = (line.as_policy(), wants) else {
-            // No rule can speak of a tunnel or another protocol: none allows it.
-            let denial = Denial { reason: DenyReason::NoAllowMatched, ..unavailable() };
-            return Some(self.refuse(&effective, line, &denial));
+        let Some(request) = line.as_policy() else {
+            return Some(self.refuse_tunnel(&effective, line));
         };
-        match self.decide(&effective, &request) {
-            Decision::Deny(denial) => {
+        match (self.decide(&effective, &request), wants.beyond()) {
+            (Decision::Allow(_), Some(code)) => Some(self.not_permitted(line, code)),
+            (Decision::Deny(denial), Some(code)) if denial.reason == DenyReason::NoAllowMatched => {
+                Some(self.not_permitted(line, code))
+            }
+            (Decision::Deny(denial), _) => {
                 let traffic = Traffic::HttpRequest(request);
                 let denial = explained(&effective, &self.connection(), traffic, denial);
                 Some(self.refuse(&effective, line, &denial))
             }
-            Decision::Allow(allowed) => {
+            (Decision::Allow(allowed), None) => {
                 if let Some(denial) = &allowed.shadow {
                     let generation = Arc::clone(&effective.generation);
                     let refusal = Refusal::by_policy(Stage::Request, denial, generation).shadow();

@@ -4,11 +4,10 @@ use std::sync::Arc;
 
 use audit::{DenialId, Reason, Stage};
 use http::HeaderMap;
-use policy::{Denial, DenyReason};
 
 use crate::{
     http1::{Admission, Flaw, Gate, RequestLine, Wants},
-    inbound::{unavailable, unread},
+    inbound::unread,
     live::Cut,
     record::{Refusal, Trace},
     shared::Shared,
@@ -27,11 +26,10 @@ impl OutboundGate {
 
 impl Gate for OutboundGate {
     fn admit(&self, line: &RequestLine, wants: Wants) -> Admission {
-        match wants {
-            Wants::Response => Admission::Forward,
-            Wants::Upgrade => {
-                let denial = Denial { reason: DenyReason::NoAllowMatched, ..unavailable() };
-                let refusal = Refusal::by_policy(Stage::Request, &denial, Arc::default());
+        match wants.beyond() {
+            None => Admission::Forward,
+            Some(code) => {
+                let refusal = Refusal::plain(Stage::Request, Reason::NotPermitted(code));
                 Admission::Refuse(self.trace.denied(refusal.with_http(line.as_audit())))
             }
         }

@@ -281,10 +281,13 @@ async fn tunnels_and_other_protocols_are_denied_and_h2c_is_not_offered_on() {
 
     assert!(connect.starts_with("HTTP/1.1 403 "), "{connect}");
     assert!(upgrade.starts_with("HTTP/1.1 403 "), "{upgrade}");
+    for code in ["connect", "upgrade"] {
+        stage.site.record(|record| record["unmapped"]["vouchsafe"]["code"] == code).await;
+    }
     assert!(offered.starts_with("HTTP/1.1 200 "), "{offered}");
     let received = stage.backend.received().to_lowercase();
     assert!(!received.contains("h2c") && !received.contains("http2"), "{received}");
-    stage.site.denial("no_allow_matched").await;
+    stage.site.denial("not_permitted").await;
 }
 
 #[tokio::test]
