@@ -68,7 +68,7 @@ pub(crate) struct AgentCheck {
 
 /// Arguments of `whoami`.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  vouchsafe whoami --pid $(pidof nginx)")]
+#[command(after_help = "Example:\n  vouchsafe whoami --pid $(pidof -s nginx)")]
 pub(crate) struct Whoami {
     /// Ask about this process; answered on the agent's administration socket only
     #[arg(long, value_parser = clap::value_parser!(i32).range(1..), value_name = "PID")]

@@ -114,7 +114,7 @@ pub(crate) struct TokenCreate {
     #[command(flatten)]
     pub(crate) admin: Admin,
     /// How long the token can be spent
-    #[arg(long, default_value = "10m", value_parser = super::duration::parse, value_name = "TIME")]
+    #[arg(long, default_value = "10m", value_parser = token_ttl, value_name = "TIME")]
     pub(crate) ttl: Duration,
     /// A SPIFFE ID that entries may name as their parent for the agent that spends this token
     #[arg(long, value_name = "SPIFFE-ID")]
@@ -157,7 +157,9 @@ pub(crate) enum CaAgentCommand {
     /// List the agents
     #[command(after_help = "Example:\n  vouchsafe ca agent list -o json")]
     List(AgentList),
-    /// Refuse an agent for good: its identity is not renewed and it may not attest again
+    /// Refuse this agent's identity from its next call on
+    ///
+    /// A new join string admits the node again, under a new identity.
     #[command(
         after_help = "Example:\n  vouchsafe ca agent ban spiffe://prod.example/spire/agent/join_token/1c1d..."
     )]
@@ -190,3 +192,15 @@ pub(crate) struct AgentNamed {
     #[command(flatten)]
     pub(crate) admin: Admin,
 }
+
+/// Parses how long a token can be spent, within what the CA accepts.
+fn token_ttl(text: &str) -> Result<Duration, String> {
+    let ttl = super::duration::parse(text).map_err(|cause| cause.to_string())?;
+    if ttl > MAX_TOKEN_TTL {
+        return Err(format!("a token lives at most {}", super::duration::spell(MAX_TOKEN_TTL)));
+    }
+    Ok(ttl)
+}
+
+/// The longest time that the CA lets a token be spent.
+const MAX_TOKEN_TTL: Duration = Duration::from_secs(30 * 24 * 3600);

@@ -39,12 +39,13 @@ pub(crate) enum Entry {
 
 /// Arguments of `ca entry create`.
 #[derive(Debug, Args)]
+#[command(group(clap::ArgGroup::new("place").args(["node", "parent"]).required(true)))]
 pub(crate) struct EntryCreate {
     /// The identity to give
     #[arg(long, value_name = "SPIFFE-ID")]
     pub(crate) id: SpiffeId,
     /// The agent that may serve it: the agent's own ID, or the one its token was created for
-    #[arg(long, value_name = "SPIFFE-ID", required_unless_present = "node")]
+    #[arg(long, value_name = "SPIFFE-ID")]
     pub(crate) parent: Option<SpiffeId>,
     /// The node that may serve it, by the name its token was created for
     #[arg(long, value_name = "NAME", conflicts_with = "parent")]
@@ -172,5 +173,10 @@ fn selector(text: &str) -> Result<Selector, &'static str> {
 }
 
 fn entry_id(text: &str) -> Result<EntryId, &'static str> {
+    if text.starts_with("spiffe://") {
+        return Err(
+            "that is a SPIFFE ID: an entry's own id is wanted, see `vouchsafe ca entry list --id SPIFFE-ID`",
+        );
+    }
     EntryId::parse(text).ok_or("expected 1 to 255 letters, digits, dots, dashes and underscores")
 }

@@ -18,10 +18,10 @@ pub(crate) struct Proxy {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ProxyCommand {
     /// Run the sidecar until it is told to stop
-    #[command(after_help = "Example:\n  vouchsafe proxy run --config /etc/vouchsafe/proxy.yaml")]
+    #[command(after_help = "Example:\n  vouchsafe proxy run --config /etc/vouchsafe/proxy/api.yaml")]
     Run(ProxyRun),
     /// Read the configuration and the policies, say what is wrong with them, and stop
-    #[command(after_help = "Example:\n  vouchsafe proxy check --config /etc/vouchsafe/proxy.yaml")]
+    #[command(after_help = "Example:\n  vouchsafe proxy check --config /etc/vouchsafe/proxy/api.yaml")]
     Check(ProxyCheck),
 }
 
@@ -29,8 +29,7 @@ pub(crate) enum ProxyCommand {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct ProxyConfig {
     /// The configuration file
-    #[arg(long, env = "VOUCHSAFE_PROXY_CONFIG", value_name = "FILE")]
-    #[arg(default_value = "/etc/vouchsafe/proxy.yaml")]
+    #[arg(long, env = "VOUCHSAFE_PROXY_CONFIG", value_name = "FILE", required = true)]
     pub(crate) config: PathBuf,
     /// Which of several identities is this workload's, over the file's `identity`
     #[arg(long, env = "VOUCHSAFE_PROXY_IDENTITY", value_name = "SPIFFE-ID")]

@@ -43,7 +43,7 @@ fn every_option_is_explained() {
 
 #[test]
 fn a_wrong_command_line_exits_2() {
-    let wrong: [&[&str]; 9] = [
+    let wrong: [&[&str]; 14] = [
         &["vouchsafe", "frobnicate"],
         &["vouchsafe", "ca", "token", "create", "--ttl", "forever"],
         &["vouchsafe", "ca", "entry", "create", "--id", "spiffe://prod.example/web"],
@@ -51,6 +51,11 @@ fn a_wrong_command_line_exits_2() {
         &["vouchsafe", "svid", "watch", "--signal", "HUP"],
         &["vouchsafe", "whoami", "--pid", "0"],
         &["vouchsafe", "audit", "query", "--since", "yesterday"],
+        &["vouchsafe", "ca", "token", "create", "--ttl", "31d"],
+        &["vouchsafe", "ca", "entry", "show", "spiffe://prod.example/web"],
+        &["vouchsafe", "audit", "query", "--denied", "--decision", "would_deny", "audit.jsonl"],
+        &["vouchsafe", "audit", "query"],
+        &["vouchsafe", "proxy", "check"],
         &["vouchsafe", "dev", "--address", "localhost"],
         &["vouchsafe", "dev", "--base-port", "65533"],
     ];
@@ -58,6 +63,19 @@ fn a_wrong_command_line_exits_2() {
     for words in wrong {
         assert_eq!(Cli::try_parse_from(words).unwrap_err().exit_code(), 2, "{words:?}");
     }
+}
+
+#[test]
+fn what_was_likely_meant_is_told() {
+    let told = |words: &str| Cli::try_parse_from(words.split(' ')).unwrap_err().to_string();
+
+    let create = told("vouchsafe ca entry create --id spiffe://a.test/web --selector unix:uid:1");
+    let show = told("vouchsafe ca entry show spiffe://a.test/web");
+    let token = told("vouchsafe ca token create --ttl 31d");
+
+    assert!(create.contains("--node") && create.contains("--parent"), "{create}");
+    assert!(show.contains("vouchsafe ca entry list --id"), "{show}");
+    assert!(token.contains("at most 30d"), "{token}");
 }
 
 #[test]
@@ -88,7 +106,7 @@ fn examples(help: &str) -> Vec<Vec<String>> {
 }
 
 fn words(line: &str) -> Vec<String> {
-    let line = line.replace("$(pidof nginx)", "7");
+    let line = line.replace("$(pidof -s nginx)", "7");
     let mut words = Vec::new();
     for (at, part) in line.split('\'').enumerate() {
         match at % 2 {
