@@ -63,6 +63,10 @@ impl Control {
     fn identity(&mut self, update: Update) {
         match update {
             Update::Credentials(credentials) => self.renew(credentials),
+            Update::Crowded { credentials, offered } => {
+                self.renew(credentials);
+                self.crowded(&describe(&offered));
+            }
             Update::Withdrawn(error) => self.withdraw(&describe(&error)),
             Update::Failed(error) => self.failed(&describe(&error)),
         }
@@ -104,6 +108,15 @@ impl Control {
                 // Another workload: other policies protect it.
                 self.recheck();
             }
+        }
+    }
+
+    /// The identity in use stays, but the next start could not choose it.
+    fn crowded(&self, reason: &str) {
+        let shared = &self.shared;
+        if shared.state.now().identity.is_some() {
+            shared.state.set_problem(Part::IdentityUpdate, Some(reason.to_owned()));
+            tracing::warn!(reason, "several identities are offered, the one in use stays");
         }
     }
 

@@ -20,6 +20,8 @@ pub(crate) use pem::load as load_pem;
 pub(crate) enum Update {
     /// A new identity, whole.
     Credentials(Arc<Credentials>),
+    /// The identity in use, whole, among others that came beside it: which of them to use has to be said.
+    Crowded { credentials: Arc<Credentials>, offered: SourceError },
     /// The identity known before may not be used any more.
     Withdrawn(SourceError),
     /// No new identity; the one known before stays as long as it is valid.

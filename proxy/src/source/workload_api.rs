@@ -2,11 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use identity::{Credentials, SpiffeId, crypto, rotation::Backoff};
+use identity::{Credentials, SpiffeId, X509Svid, crypto, rotation::Backoff};
 use tokio::sync::mpsc;
 
 use super::{SourceError, Update};
-use crate::workload_api::{Client, Endpoint, WorkloadApiError, X509Update};
+use crate::workload_api::{ChooseError, Client, Endpoint, WorkloadApiError, X509Update};
 
 pub(super) async fn watch(endpoint: &Endpoint, wanted: Option<&SpiffeId>, updates: &mpsc::Sender<Update>) {
     let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
@@ -49,10 +49,13 @@ async fn follow(
         };
         backoff.reset();
         let update = match credentials(&update, wanted, held.as_deref()) {
-            Ok(credentials) => {
+            Ok((credentials, crowd)) => {
                 let credentials = Arc::new(credentials);
                 *held = Some(Arc::clone(&credentials));
-                Update::Credentials(credentials)
+                match crowd {
+                    None => Update::Credentials(credentials),
+                    Some(offered) => Update::Crowded { credentials, offered: offered.into() },
+                }
             }
             // The answer is complete: an identity that is not in it is withdrawn.
             Err(error) => {
@@ -74,14 +77,33 @@ fn credentials(
     update: &X509Update,
     wanted: Option<&SpiffeId>,
     held: Option<&Credentials>,
-) -> Result<Credentials, SourceError> {
-    let svid = Arc::clone(update.choose(wanted)?);
+) -> Result<(Credentials, Option<ChooseError>), SourceError> {
+    let (svid, crowd) = choose(update, wanted, held)?;
     let bundles = update.bundles.clone();
     let credentials = match held {
         Some(held) => held.renew(svid, bundles),
         None => Credentials::new(svid, bundles),
     };
-    Ok(credentials?)
+    Ok((credentials?, crowd))
+}
+
+/// Stays with the identity in use where others come beside it: a new entry elsewhere stops no running workload.
+fn choose(
+    update: &X509Update,
+    wanted: Option<&SpiffeId>,
+    held: Option<&Credentials>,
+) -> Result<(Arc<X509Svid>, Option<ChooseError>), ChooseError> {
+    match update.choose(wanted) {
+        Ok(svid) => Ok((Arc::clone(svid), None)),
+        Err(ambiguous @ ChooseError::Ambiguous { .. }) => {
+            let used = held.map(|held| held.svid().id());
+            match update.svids.iter().find(|svid| Some(svid.id()) == used) {
+                Some(svid) => Ok((Arc::clone(svid), Some(ambiguous))),
+                None => Err(ambiguous),
+            }
+        }
+        Err(missing @ ChooseError::Missing { .. }) => Err(missing),
+    }
 }
 
 /// After the first failure.

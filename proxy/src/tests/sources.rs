@@ -205,6 +205,7 @@ async fn an_agent_that_is_away_takes_no_identity_with_it() {
 async fn of_several_identities_one_has_to_be_named() {
     let stage = Stage::new(|authority| answer(authority, &[STRANGER, WEB]), "").await;
     stage.reason("offers 2 SVIDs").await;
+    stage.reason("spiffe://prod.test/stranger, spiffe://prod.test/web").await;
 
     let named =
         Stage::new(|authority| answer(authority, &[STRANGER, WEB]), "identity: spiffe://prod.test/web\n")
@@ -212,6 +213,42 @@ async fn of_several_identities_one_has_to_be_named() {
     named.sidecar.wait_ready(200).await;
 
     assert!(named.sidecar.admin("/readyz").await.1.contains(WEB));
+}
+
+fn id_of(leaf: &rustls_pki_types::CertificateDer<'_>, authority: &Authority) -> String {
+    let credentials = authority.credentials(SHOP);
+    let now = std::time::SystemTime::now();
+    identity::verify(leaf, &[], credentials.anchors(), identity::Role::Server, now).unwrap().id().to_string()
+}
+
+#[tokio::test]
+async fn the_identity_in_use_stays_and_is_renewed_when_others_come_beside_it() {
+    let stage = Stage::new(|authority| answer(authority, &[WEB]), "").await;
+    stage.sidecar.wait_ready(200).await;
+    let mut client = stage.ping().await;
+
+    for _ in 0..2 {
+        let before = stage.ping().await.get_ref().1.peer_certificates().unwrap()[0].clone();
+        stage.say.send(answer(&stage.authority, &[STRANGER, WEB])).unwrap();
+
+        stage.reason("name one with").await;
+        let renewed = eventually(async || {
+            let now = stage.ping().await;
+            let leaf = &now.get_ref().1.peer_certificates().unwrap()[0];
+            (*leaf != before).then(|| id_of(leaf, &stage.authority))
+        });
+        assert_eq!(renewed.await.as_deref(), Some(WEB));
+        let (status, told) = stage.sidecar.admin("/readyz").await;
+        assert!(status == 200 && told.contains("identity_update") && told.contains(STRANGER), "{told}");
+    }
+    client.write_all(b"ping").await.unwrap();
+    client.read_exact(&mut [0; 4]).await.unwrap();
+
+    stage.say.send(answer(&stage.authority, &[STRANGER, SHOP])).unwrap();
+    stage.sidecar.wait_ready(503).await;
+    stage.say.send(answer(&stage.authority, &[WEB])).unwrap();
+    stage.sidecar.wait_ready(200).await;
+    assert!(!stage.sidecar.admin("/readyz").await.1.contains("identity_update"));
 }
 
 #[tokio::test]
