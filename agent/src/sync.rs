@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use identity::rotation::Backoff;
 use identity::{CredentialsError, KeyError, PrivateKey, TrustBundle, TrustDomain};
@@ -45,6 +45,8 @@ pub(crate) struct Synchroniser {
     refusals: Refusals,
     admission: Option<Arc<Admission>>,
     federated_asked: BTreeSet<TrustDomain>,
+    /// Since when nothing worked between this node and the CA.
+    away_since: Option<Instant>,
 }
 
 impl Synchroniser {
@@ -63,6 +65,7 @@ impl Synchroniser {
             refusals: Refusals::default(),
             admission: None,
             federated_asked: BTreeSet::new(),
+            away_since: None,
         }
     }
 
@@ -122,6 +125,7 @@ impl Synchroniser {
             if self.state.borrow().phase == Phase::Starting {
                 return Err(SyncError::NotLetIn { source: error });
             }
+            self.away_since.get_or_insert_with(Instant::now);
             tracing::error!(error = %chain(&error), cure = CURE, "this node cannot be attested");
             self.health.set_link(CaLink::Refused { cure: format!("{}; {CURE}", chain(&error)) });
         } else {
@@ -246,11 +250,20 @@ impl Synchroniser {
         SyncError::Banned
     }
 
-    fn note_lost(&self, error: &(dyn std::error::Error + 'static)) {
+    fn note_lost(&mut self, error: &(dyn std::error::Error + 'static)) {
         let reason = chain(error);
+        self.away_since.get_or_insert_with(Instant::now);
         self.health.figures.ca_failures.inc();
         tracing::warn!(error = %reason, "no connection to the CA; serving what is held until it expires");
         self.health.set_link(CaLink::Lost { reason });
+    }
+
+    /// Says that an outage is over, once.
+    fn note_back(&mut self) {
+        if let Some(since) = self.away_since.take() {
+            let away = since.elapsed().as_secs();
+            tracing::info!(away_seconds = away, "connected to the CA again");
+        }
     }
 
     fn publish(&self, state: State) {

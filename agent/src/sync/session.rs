@@ -151,8 +151,9 @@ impl Synchroniser {
         }
     }
 
-    fn note_synced(&self, feed: &Feed, backoff: &mut Backoff) {
+    fn note_synced(&mut self, feed: &Feed, backoff: &mut Backoff) {
         backoff.reset();
+        self.note_back();
         self.health.set_link(match feed {
             Feed::Push(_) => CaLink::Pushing,
             Feed::Poll(_) => CaLink::Polling,
