@@ -312,8 +312,8 @@ const CURE: &str =
 pub enum SyncError {
     /// The CA banned the node; everything it held was removed.
     #[error(
-        "the CA banned this node, and its SVIDs were removed; to let it in again, delete the agent on the CA and \
-         make a new token with \"vouchsafe ca token create\""
+        "the CA banned this node, and its SVIDs were removed; to let it in again, remove it on the CA with \
+         \"vouchsafe ca agent evict ID\" and make a new token with \"vouchsafe ca token create\""
     )]
     Banned,
     /// The node cannot be attested, and has nothing to serve.
