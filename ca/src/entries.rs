@@ -4,9 +4,9 @@
 //! Pure, save for [`directory`]. A file with one flaw yields nothing at all.
 
 use identity::{SpiffeId, TrustDomain};
-use policy::strict::{Fields, Node, Problem, Problems, Reader, Source, Span};
+use policy::strict::{Fields, Node, Problem, Problems, Reader, Source, Span, suggest};
 
-use crate::model::{EntrySpec, Selector};
+use crate::model::{EntrySpec, Selector, UNIX_KEYS};
 
 pub mod directory;
 mod plan;
@@ -81,20 +81,9 @@ fn entry(node: &Node, trust_domain: &TrustDomain, read: &mut Reader<'_>) -> Opti
     let mut map = read.map(node)?;
     let spiffe_id = map.required("spiffe_id", read).and_then(|node| id(node, read));
     let parent_id = parent(&mut map, trust_domain, read);
-    let selectors = map.required("selectors", read).and_then(|node| {
-        read.each(node, crate::model::MAX_SELECTORS, |read, node| {
-            let text = read.string(node)?;
-            let selector = Selector::parse(text);
-            if selector.is_none() {
-                read.problem(
-                    node,
-                    format!("\"{text}\" is not a selector"),
-                    Some("write type:value, like unix:uid:1000"),
-                );
-            }
-            selector
-        })
-    });
+    let selectors = map
+        .required("selectors", read)
+        .and_then(|node| read.each(node, crate::model::MAX_SELECTORS, |read, node| selector(node, read)));
     let rest = options(&mut map, read);
     map.finish(read);
     let mut spec = EntrySpec { ..EntrySpec::new(spiffe_id?, parent_id?, selectors?) };
@@ -104,6 +93,23 @@ fn entry(node: &Node, trust_domain: &TrustDomain, read: &mut Reader<'_>) -> Opti
         return None;
     }
     Some(spec)
+}
+
+fn selector(node: &Node, read: &mut Reader<'_>) -> Option<Selector> {
+    let text = read.string(node)?;
+    let Some(selector) = Selector::parse(text) else {
+        let cure = Some("write type:value, like unix:uid:1000");
+        read.problem(node, format!("\"{text}\" is not a selector"), cure);
+        return None;
+    };
+    if let Some(key) = selector.unknown_key() {
+        let cure = suggest(key, UNIX_KEYS).map_or_else(
+            || format!("the keys are {}", UNIX_KEYS.join(", ")),
+            |near| format!("did you mean \"unix:{near}:\"?"),
+        );
+        read.problem(node, format!("no agent makes unix selectors with the key \"{key}\""), Some(&cure));
+    }
+    Some(selector)
 }
 
 fn parent(map: &mut Fields<'_>, trust_domain: &TrustDomain, read: &mut Reader<'_>) -> Option<SpiffeId> {

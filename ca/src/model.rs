@@ -8,8 +8,10 @@ use std::{fmt, sync::Arc, time::SystemTime};
 use identity::{SpiffeId, TrustDomain};
 use serde::{Deserialize, Serialize};
 
+mod doubts;
 mod validate;
 
+pub use doubts::UNIX_KEYS;
 pub(crate) use validate::check_dns_name;
 pub use validate::{
     InvalidEntry, MAX_DNS_NAMES, MAX_FEDERATES_WITH, MAX_HINT_BYTES, MAX_SELECTORS, MAX_TTL_SECONDS,

@@ -192,6 +192,7 @@ async fn serve_all(
         store: state.store,
         signing: state.signing,
         svid_ttl: config.svid_ttl,
+        ca_ttl: config.ca_ttl,
         agent_svid_ttl: config.agent_svid_ttl,
         attestations: std::sync::Mutex::default(),
         batches: Shares::new(usize::MAX, MAX_BATCHES_PER_AGENT),

@@ -54,6 +54,8 @@ pub(crate) struct Core {
     pub(crate) signing: watch::Receiver<Arc<Signing>>,
     /// A workload's lifetime where its entry says nothing.
     pub(crate) svid_ttl: Duration,
+    /// A signing authority's lifetime.
+    pub(crate) ca_ttl: Duration,
     /// An agent's lifetime.
     pub(crate) agent_svid_ttl: Duration,
     /// How often an address may attest.

@@ -47,6 +47,8 @@ fn each_flaw_is_refused_at_its_line() {
         (file("    node: a\n"), "selectors"),
         (file("    node: a\n    selectors: []\n"), "e.yaml:5:"),
         (file("    node: a\n    selectors: [unix]\n"), "e.yaml:5:"),
+        (file("    node: a\n    selectors: [unix:uesr:x]\n"), "did you mean \"unix:user:\"?"),
+        (file("    node: a\n    selectors: [unix:label:x]\n"), "the keys are uid, user"),
         (file("    node: a\n    selectors: [unix:uid:1]\n    hnit: x\n"), "hint"),
         (file("    node: a\n    selectors: [unix:uid:1]\n    admin: \"true\"\n"), "e.yaml:6:"),
         (file("    node: a\n    selectors: [unix:uid:1]\n    x509_svid_ttl: 3600\n"), "e.yaml:6:"),

@@ -103,6 +103,7 @@ impl Entry for Core {
             let (status, entry) = match outcome {
                 Ok(entry) => {
                     tracing::info!(%by, entry = %entry.id, spiffe_id = %entry.spec.spiffe_id, "entry updated");
+                    entry.spec.warn_of_doubts(self.ca_ttl);
                     (item_ok(), Some(entry_to_wire(&entry, request.output_mask.as_ref())))
                 }
                 Err(error) => (item_status(&write_failed(&error)), None),
@@ -175,6 +176,7 @@ impl Core {
             Ok(Created::New(entry)) => {
                 let (spiffe_id, parent) = (&entry.spec.spiffe_id, self.loggable(&entry.spec.parent_id));
                 tracing::info!(%by, entry = %entry.id, %spiffe_id, %parent, "entry created");
+                entry.spec.warn_of_doubts(self.ca_ttl);
                 (item_ok(), show(&entry))
             }
             Ok(Created::Exists(entry)) => {
