@@ -27,13 +27,22 @@ pub(crate) struct Control {
     expected: Vec<Vec<SpiffeId>>,
     pools: Vec<Arc<Pool>>,
     set: Option<Arc<PolicySet>>,
+    /// Whether there is a listener that policies decide about.
+    protects: bool,
     /// Credentials that are not valid yet by this host's clock.
     early: Option<Arc<Credentials>>,
 }
 
 impl Control {
     pub(crate) fn new(shared: Arc<Shared>, expected: Vec<Vec<SpiffeId>>, pools: Vec<Arc<Pool>>) -> Self {
-        Self { shared, expected, pools, set: None, early: None }
+        Self { shared, expected, pools, set: None, protects: true, early: None }
+    }
+
+    /// Says that there is no inbound listener: policies decide about nothing.
+    pub(crate) fn outbound_only(mut self) -> Self {
+        self.protects = false;
+        self.shared.state.set_problem(Part::Policies, None);
+        self
     }
 
     /// Runs until `stop`.
@@ -154,6 +163,7 @@ impl Control {
                 shared.state.set_problem(Part::PolicyReload, None);
                 shared.metrics.policies_loaded(true);
                 tracing::info!(generation = %set.generation(), "policies in force");
+                self.note_use(set.is_empty());
                 self.set = Some(set);
                 self.record(Lifecycle::PolicyChanged);
                 self.recheck();
@@ -161,7 +171,13 @@ impl Control {
             Loaded::Refused(error) => {
                 let reason = describe(&error);
                 shared.metrics.policies_loaded(false);
-                if self.set.is_some() {
+                if !self.protects {
+                    tracing::warn!(
+                        reason,
+                        "policies refused: this proxy has no inbound listener and needs none"
+                    );
+                    shared.state.set_problem(Part::PolicyUse, Some(reason));
+                } else if self.set.is_some() {
                     tracing::error!(reason, "policies refused, the last good ones stay in force");
                     shared.state.set_problem(Part::PolicyReload, Some(reason));
                 } else {
@@ -171,6 +187,15 @@ impl Control {
                 self.record(Lifecycle::PolicyRefused);
             }
         }
+    }
+
+    /// Warns where everything is refused because nobody has written a policy.
+    fn note_use(&self, empty: bool) {
+        let unprotected = (empty && self.protects).then(|| NO_POLICY.to_owned());
+        if let Some(reason) = &unprotected {
+            tracing::warn!(reason, "no policy protects any workload");
+        }
+        self.shared.state.set_problem(Part::PolicyUse, unprotected);
     }
 
     fn recheck(&self) {
@@ -218,6 +243,7 @@ fn seconds(time: SystemTime) -> f64 {
     time.duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs() as f64)
 }
 
+const NO_POLICY: &str = "no policy file: everything is refused";
 /// How late a date in a policy takes effect on live connections.
 const RECHECK: Duration = Duration::from_secs(10);
 const SHORTEST_SWEEP: Duration = Duration::from_millis(5);

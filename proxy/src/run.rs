@@ -247,7 +247,10 @@ impl Proxy {
         let reload = Arc::new(Notify::new());
         let pools = serve_all(config, listeners.inbound, listeners.outbound, &shared, &mut serving, &accept);
         let expected = config.outbound.iter().map(|listener| listener.expect.clone()).collect();
-        let control = Control::new(Arc::clone(&shared), expected, pools);
+        let mut control = Control::new(Arc::clone(&shared), expected, pools);
+        if config.inbound.is_empty() {
+            control = control.outbound_only();
+        }
         let (identities, identity_updates) = mpsc::channel(UPDATES);
         let (sets, policy_updates) = mpsc::channel(UPDATES);
         keeping.spawn(control.run(identity_updates, policy_updates, keep.clone()));

@@ -75,6 +75,8 @@ pub(crate) enum Part {
     Policies,
     /// The policies in force are good, the last reload was not.
     PolicyReload,
+    /// The policies are in no use, or there are none and everything is refused.
+    PolicyUse,
     /// The proxy is stopping.
     Draining,
 }
@@ -86,6 +88,7 @@ impl Part {
             Self::IdentityUpdate => "identity_update",
             Self::Policies => "policies",
             Self::PolicyReload => "policy_reload",
+            Self::PolicyUse => "policy_use",
             Self::Draining => "draining",
         }
     }
@@ -94,7 +97,7 @@ impl Part {
     pub(crate) const fn blocks(self) -> bool {
         match self {
             Self::Identity | Self::Policies | Self::Draining => true,
-            Self::IdentityUpdate | Self::PolicyReload => false,
+            Self::IdentityUpdate | Self::PolicyReload | Self::PolicyUse => false,
         }
     }
 }

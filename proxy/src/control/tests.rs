@@ -122,6 +122,34 @@ fn a_refused_set_leaves_the_last_good_one_in_force() {
 }
 
 #[test]
+fn a_proxy_without_inbound_listeners_is_ready_whatever_its_policies_are() {
+    let stage = Stage::new();
+    stage.shared.state.set_problem(Part::Policies, Some("none yet".to_owned()));
+    let mut control = stage.control.outbound_only();
+    control.identity(Update::Credentials(Arc::new(stage.authority.credentials(WEB))));
+
+    let path = std::path::PathBuf::from("p");
+    control.policies(Loaded::Refused(crate::LoadError::TooMany { path }));
+
+    assert!(stage.shared.state.is_ready());
+    assert!(stage.shared.state.problems().contains_key(&Part::PolicyUse));
+    control.policies(Loaded::Set(Arc::new(policy::compile(&[]).unwrap())));
+    assert!(stage.shared.state.problems().is_empty());
+}
+
+#[test]
+fn a_directory_without_a_policy_is_a_warning_until_there_is_one() {
+    let mut stage = Stage::ready();
+
+    stage.control.policies(Loaded::Set(Arc::new(policy::compile(&[]).unwrap())));
+    let told = stage.shared.state.problems();
+    stage.control.policies(policy(SHOP));
+
+    assert_eq!(told.get(&Part::PolicyUse).map(String::as_str), Some(NO_POLICY));
+    assert!(stage.shared.state.is_ready() && stage.shared.state.problems().is_empty());
+}
+
+#[test]
 fn only_the_members_of_a_changed_bundle_are_looked_at_again() {
     let (one, two) = (Authority::new("one"), Authority::new("two"));
     let set = |root: &Authority| -> identity::BundleSet {
