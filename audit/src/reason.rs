@@ -23,7 +23,7 @@ pub enum Reason {
     TrustWithdrawn,
     /// A limit was reached; the code names it.
     LimitExceeded(&'static str),
-    /// A call to a CA or an agent is not for this caller; the code says which check failed.
+    /// Not for this caller, or nothing that may pass (a tunnel, another protocol); the code says which check failed.
     NotPermitted(&'static str),
 }
 

@@ -220,7 +220,7 @@ fn settled(what: &str, outcome: &Outcome) -> Result<(), Failure> {
     let flaw = match outcome {
         Outcome::Done(_) => return Ok(()),
         Outcome::Exists(listing) => {
-            format!("{what}: the entry {} has this identity, parent and these selectors already", listing.id)
+            format!("{what}: {} has this identity, parent and these selectors already", listing.id)
         }
         Outcome::NotFound => format!("{what}: there is no such entry"),
         Outcome::Refused(reason) => format!("{what}: the CA refused: {reason}"),
