@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 use std::time::Duration;
 
 use crate::support::backend::Backend;
@@ -101,6 +102,16 @@ fn a_sidecar_with_several_identities_must_be_told_which() {
     let program = binary_as(&root.path().join("bin/two"));
     ca.entry(agent.alias(), &id(API), &program, "1h");
     ca.entry(agent.alias(), &id(WEB), &program, "1h");
+    // A sidecar that starts between the two would have no doubt, and rightly so.
+    eventually("the node offers both identities", || {
+        let asked = Command::new(&program)
+            .args(["svid", "fetch"])
+            .env("SPIFFE_ENDPOINT_SOCKET", agent.endpoint())
+            .output()
+            .unwrap();
+        let told = String::from_utf8([asked.stdout, asked.stderr].concat()).unwrap();
+        (told.contains(&id(API)) && told.contains(&id(WEB))).then_some(())
+    });
     let setup = |name: &str| {
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, port::free()));
         let setup = Setup::new(name).program(&program).workload_api(&agent.socket());
