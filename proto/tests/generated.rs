@@ -53,12 +53,13 @@ fn replace(committed: &Path, fresh: &Path) {
     }
 }
 
-const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 8] = [
     "spiffe/workload/workload.proto",
     "spire/api/server/agent/v1/agent.proto",
     "spire/api/server/bundle/v1/bundle.proto",
     "spire/api/server/entry/v1/entry.proto",
     "spire/api/server/svid/v1/svid.proto",
+    "vouchsafe/v1/policy.proto",
     "vouchsafe/v1/registry.proto",
     "vouchsafe/v1/workload.proto",
 ];
