@@ -9,6 +9,7 @@ pub mod credentials;
 pub mod crypto;
 pub mod durable;
 pub mod key;
+pub mod manifest;
 pub mod rotation;
 pub mod spiffe_id;
 pub mod svid;
