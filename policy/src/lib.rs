@@ -19,6 +19,7 @@ mod load;
 mod moment;
 mod net;
 mod path;
+mod selection;
 mod set;
 #[cfg(test)]
 mod testing;
@@ -36,5 +37,6 @@ pub use host::{CanonicalHost, HostError, MAX_HOST_BYTES};
 pub use load::{MAX_FILES, MAX_RULES, MAX_SET_BYTES, compile};
 pub use net::{Network, NetworkError};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};
+pub use selection::Selection;
 pub use set::PolicySet;
 pub use workload::{AtConnect, Residual, WorkloadPolicies};
