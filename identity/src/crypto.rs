@@ -23,6 +23,7 @@ compile_error!("choose one crypto provider: feature `ring` or feature `aws-lc`, 
 compile_error!("choose a crypto provider: feature `ring` or feature `aws-lc`");
 
 pub mod seal;
+pub(crate) mod signature;
 
 /// Returns the crypto provider of this build.
 pub fn provider() -> Arc<CryptoProvider> {

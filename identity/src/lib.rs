@@ -8,6 +8,7 @@ pub mod bundle;
 pub mod credentials;
 pub mod crypto;
 pub mod durable;
+pub mod jwt;
 pub mod key;
 pub mod manifest;
 pub mod rotation;
