@@ -36,7 +36,7 @@ fn workload(count: usize) -> WorkloadPolicies {
 
 fn connection(peer: &SpiffeId, port: u16) -> Connection<'_> {
     let source = std::net::IpAddr::from([10, 1, 2, 3]);
-    Connection { peer: PeerIdentity::Authenticated(peer), source, port, now: SystemTime::UNIX_EPOCH }
+    Connection::new(PeerIdentity::Authenticated(peer), source, port, SystemTime::UNIX_EPOCH)
 }
 
 fn id(text: &str) -> SpiffeId {
@@ -69,7 +69,7 @@ fn decide(criterion: &mut Criterion) {
                 continue;
             };
             for (name, path) in [("allowed", &hit), ("refused", &miss)] {
-                let request = Request { method: "GET", host: None, path };
+                let request = Request::new("GET", None, path);
                 group.bench_function(
                     BenchmarkId::new(format!("http-request-{name}/{shape}"), count),
                     |bencher| {

@@ -90,12 +90,11 @@ fn run_one(policy: &Policy, case: &TestCase, workload: &SpiffeId, policies: &Wor
         TestPeer::Authenticated(id) => PeerIdentity::Authenticated(id),
         TestPeer::Unauthenticated => PeerIdentity::Unauthenticated,
     };
-    let connection = Connection { peer, source: case.source, port: case.port, now: case.at };
-    let request = case.request.as_ref().map(|request| Request {
-        method: &request.method,
-        host: request.host.as_ref(),
-        path: &request.path,
-    });
+    let connection = Connection::new(peer, case.source, case.port, case.at);
+    let request = case
+        .request
+        .as_ref()
+        .map(|request| Request::new(&request.method, request.host.as_ref(), &request.path));
     let decision = match &request {
         Some(request) => policies.decide_http(&connection, request),
         None => policies.decide_tcp(&connection),

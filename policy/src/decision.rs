@@ -71,6 +71,10 @@ pub enum DenyReason {
     Unauthenticated,
     /// The policies could not be loaded.
     PolicyUnavailable,
+    /// The request has a token that proves nothing.
+    JwtInvalid,
+    /// The request has no form in which it could be decided.
+    MalformedRequest,
 }
 
 impl DenyReason {
@@ -82,6 +86,8 @@ impl DenyReason {
             Self::NoPolicy => "no_policy",
             Self::Unauthenticated => "unauthenticated",
             Self::PolicyUnavailable => "policy_unavailable",
+            Self::JwtInvalid => "jwt_invalid",
+            Self::MalformedRequest => "malformed_request",
         }
     }
 }
@@ -153,12 +159,22 @@ pub enum Dimension {
     Except,
     /// The network of the peer.
     SourceNet,
+    /// The address that was connected to.
+    Destination,
+    /// The server name of the handshake.
+    Sni,
+    /// An answer, a tunnel or another protocol.
+    Kind,
     /// The request's method.
     Method,
     /// The request's host.
     Host,
     /// The request's path.
     Path,
+    /// A header of the request.
+    Header,
+    /// The request's token.
+    Jwt,
 }
 
 impl Dimension {
@@ -171,9 +187,14 @@ impl Dimension {
             Self::From => "from",
             Self::Except => "except",
             Self::SourceNet => "source_net",
+            Self::Destination => "destination",
+            Self::Sni => "sni",
+            Self::Kind => "kind",
             Self::Method => "method",
             Self::Host => "host",
             Self::Path => "path",
+            Self::Header => "header",
+            Self::Jwt => "jwt",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! A policy file as typed values: what is here was checked, and means what it says.
 
+mod conditions;
+mod issuers;
 mod limits;
 mod read;
 mod rules;
@@ -9,6 +11,10 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+pub(crate) use conditions::{
+    Absent, ClaimLimit, ConnectionCondition, HeaderReading, RequestCondition, Sense, Split, TokenLimits,
+};
+pub use issuers::{Issuer, KeySource, TokenPlace};
 pub use limits::{
     MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS, MAX_PROTECTS,
     MAX_RULES_PER_POLICY, MAX_TESTS,
@@ -27,9 +33,20 @@ pub struct Policy {
     pub(crate) owner: Option<String>,
     pub(crate) file: Arc<str>,
     pub(crate) protects: Vec<IdPattern>,
+    pub(crate) stance: Stance,
     pub(crate) mode: Mode,
     pub(crate) rules: Vec<Arc<Rule>>,
+    pub(crate) issuers: Vec<Arc<Issuer>>,
     pub(crate) tests: Vec<TestCase>,
+}
+
+/// What becomes of an access for which no rule of the workload says anything, as far as this policy has a say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stance {
+    /// It is refused.
+    Closed,
+    /// The policy leaves it to the others: it only refuses, as Istio's DENY policies do.
+    Open,
 }
 
 impl Policy {
@@ -79,6 +96,8 @@ pub enum Mode {
         /// The moment.
         until: SystemTime,
     },
+    /// It only says what it would refuse, and nothing ends that: Istio's dry run.
+    DryRun,
 }
 
 impl Mode {
@@ -87,6 +106,7 @@ impl Mode {
         match self {
             Self::Enforce => true,
             Self::Shadow { until } => now >= until,
+            Self::DryRun => false,
         }
     }
 }
@@ -107,6 +127,24 @@ pub(crate) struct Rule {
     pub(crate) source_net: Limit<Network>,
     pub(crate) ports: Limit<RangeInclusive<u16>>,
     pub(crate) layer: Layer,
+    /// What else must hold of the connection.
+    pub(crate) at_connect: Vec<ConnectionCondition>,
+    /// What else must hold of the request. On opaque TCP a deny rule does without.
+    pub(crate) at_request: Vec<RequestCondition>,
+}
+
+impl Rule {
+    /// Whether the rule asks for more than the index looks up.
+    pub(crate) fn is_conditional(&self) -> bool {
+        let special = match &self.layer {
+            Layer::Tcp => false,
+            Layer::Http(limits) => match limits.kinds {
+                Kinds::Plain | Kinds::Every => false,
+                Kinds::Connect { .. } | Kinds::Upgrade { .. } => true,
+            },
+        };
+        special || !self.at_connect.is_empty() || !self.at_request.is_empty()
+    }
 }
 
 /// The positive set of a rule: at least one of the three says something.
@@ -128,10 +166,24 @@ pub(crate) struct HttpLimits {
     pub(crate) methods: Limit<Arc<str>>,
     pub(crate) hosts: Limit<HostPattern>,
     pub(crate) paths: Limit<PathPattern>,
+    pub(crate) kinds: Kinds,
+}
+
+/// Which kinds of requests a rule is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Kinds {
+    /// Those that want an answer.
+    Plain,
+    /// Every kind.
+    Every,
+    /// Tunnels to one of these ports of the host.
+    Connect { to_ports: Limit<RangeInclusive<u16>> },
+    /// Other protocols, in lower case.
+    Upgrade { protocols: Limit<Arc<str>> },
 }
 
 /// What one dimension of a rule allows for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Limit<T> {
     Any,
     Only(Vec<T>),

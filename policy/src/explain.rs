@@ -161,6 +161,7 @@ fn mode_in_words(mode: Mode) -> String {
     match mode {
         Mode::Enforce => "enforce".to_owned(),
         Mode::Shadow { until } => format!("shadow until {}", shown(until)),
+        Mode::DryRun => "dry run".to_owned(),
     }
 }
 

@@ -20,8 +20,9 @@ use connection::ConnectionIndex;
 use request::RequestIndex;
 pub(crate) use trie::Trie;
 
-use crate::access::{Connection, Request};
-use crate::document::{Effect, Layer, Mode, Rule};
+use crate::access::{Connection, Request, RequestKind};
+use crate::document::{ConnectionCondition, Effect, Kinds, Layer, Limit, Mode, Rule};
+use crate::moment::never;
 
 /// The compiled rules of one workload.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub(crate) struct Index {
     connection: ConnectionIndex,
     request: RequestIndex,
     size: Size,
+    /// Whether any rule asks for more than the index looks up.
+    conditional: bool,
 }
 
 /// Neighbouring rules of one effect and layer.
@@ -86,7 +89,9 @@ impl Index {
         let connection = ConnectionIndex::build(numbered(&slots));
         let request = RequestIndex::build(numbered(&slots));
         let size = Size::of(slots.len() / 64);
-        Self { slots: slots.into(), tcp_deny, http_deny, http_allow, tcp_allow, connection, request, size }
+        let conditional = slots.iter().flatten().any(|rule| rule.is_conditional());
+        let slots = slots.into();
+        Self { slots, tcp_deny, http_deny, http_allow, tcp_allow, connection, request, size, conditional }
     }
 
     /// Finds the first rules that match a connection to a port that is served as opaque TCP.
@@ -104,9 +109,10 @@ impl Index {
         for from in (0..self.tcp_allow.words.end).step_by(N) {
             let (words, spare) = windows(&mut buffer, &mut spare, self.tcp_allow.words.end - from);
             self.connection.narrow(connection, from, words, spare);
-            first(&mut hits.tcp_deny, &self.tcp_deny, from, words);
-            first(&mut hits.http_deny, &self.http_deny, from, words);
-            first(&mut hits.tcp_allow, &self.tcp_allow, from, words);
+            let fits = |rule| self.fits_opaque(rule, connection);
+            first(&mut hits.tcp_deny, &self.tcp_deny, from, words, fits);
+            first(&mut hits.http_deny, &self.http_deny, from, words, fits);
+            first(&mut hits.tcp_allow, &self.tcp_allow, from, words, fits);
         }
         hits
     }
@@ -128,8 +134,11 @@ impl Index {
         for from in (0..http.end).step_by(N) {
             let (words, spare) = windows(&mut buffer, &mut spare, http.end - from);
             self.connection.narrow(connection, from, words, spare);
-            first(&mut hits.tcp_deny, &self.tcp_deny, from, words);
-            first(&mut hits.http_allow, &self.http_allow, from, words);
+            if self.conditional {
+                retain(from, words, |rule| self.fits_connection(rule, connection));
+            }
+            first(&mut hits.tcp_deny, &self.tcp_deny, from, words, |_| true);
+            first(&mut hits.http_allow, &self.http_allow, from, words, |_| true);
             let kept = words.iter().skip(http.start.saturating_sub(from));
             for (out, word) in residual.iter_mut().skip(from.saturating_sub(http.start)).zip(kept) {
                 *out = *word;
@@ -157,7 +166,9 @@ impl Index {
                 *word = *source;
             }
             self.request.narrow(request, from, words, spare);
-            self.look_at_request(request, from, words, &mut hits);
+            let fits = |rule| self.fits_request(rule, request);
+            first(&mut hits.http_deny, &self.http_deny, from, words, fits);
+            first(&mut hits.http_allow, &self.http_allow, from, words, fits);
         }
         hits
     }
@@ -178,11 +189,15 @@ impl Index {
         for from in (0..http.end).step_by(N) {
             let (words, spare) = windows(&mut buffer, &mut spare, http.end - from);
             self.connection.narrow(connection, from, words, spare);
-            first(&mut hits.tcp_deny, &self.tcp_deny, from, words);
+            first(&mut hits.tcp_deny, &self.tcp_deny, from, words, |rule| {
+                self.fits_connection(rule, connection)
+            });
             let skipped = http.start.saturating_sub(from).min(words.len());
             let ((_, requests), (_, spare)) = (words.split_at_mut(skipped), spare.split_at_mut(skipped));
             self.request.narrow(request, from + skipped, requests, spare);
-            self.look_at_request(request, from, words, &mut hits);
+            let fits = |rule| self.fits_connection(rule, connection) && self.fits_request(rule, request);
+            first(&mut hits.http_deny, &self.http_deny, from, words, fits);
+            first(&mut hits.http_allow, &self.http_allow, from, words, fits);
         }
         hits
     }
@@ -195,7 +210,7 @@ impl Index {
     /// The rule with a number found in a section.
     pub(crate) fn hit(&self, number: Option<usize>, now: SystemTime) -> Option<Hit<'_>> {
         let number = number?;
-        let rule = self.slots.get(number)?.as_deref()?;
+        let rule = self.rule(number)?;
         let section = match (rule.effect, &rule.layer) {
             (Effect::Deny, Layer::Tcp) => &self.tcp_deny,
             (Effect::Deny, Layer::Http(_)) => &self.http_deny,
@@ -205,22 +220,76 @@ impl Index {
         Some(Hit { rule, enforces: section.enforces(number, now) })
     }
 
-    fn look_at_request(&self, request: &Request<'_>, from: usize, words: &[u64], hits: &mut Hits) {
-        first(&mut hits.http_deny, &self.http_deny, from, words);
-        // A tunnel is not a request: no rule of this language grants one.
-        if request.method != CONNECT {
-            first(&mut hits.http_allow, &self.http_allow, from, words);
+    // The conditions of a rule whose bit is set. What the index does not know is no rule and matches nothing.
+    fn fits_connection(&self, number: usize, connection: &Connection<'_>) -> bool {
+        if !self.conditional {
+            return true;
         }
+        self.rule(number)
+            .is_some_and(|rule| rule.at_connect.iter().all(|condition| condition.holds(connection)))
+    }
+
+    fn fits_opaque(&self, number: usize, connection: &Connection<'_>) -> bool {
+        if !self.conditional {
+            return true;
+        }
+        self.rule(number).is_some_and(|rule| {
+            let mut conditions = rule.at_connect.iter();
+            conditions.all(|condition| *condition != ConnectionCondition::Http && condition.holds(connection))
+        })
+    }
+
+    fn fits_request(&self, number: usize, request: &Request<'_>) -> bool {
+        if !self.conditional && request.kind == RequestKind::Plain {
+            return true;
+        }
+        self.rule(number).is_some_and(|rule| {
+            kind_fits(rule, request) && rule.at_request.iter().all(|condition| condition.holds(request))
+        })
+    }
+
+    fn rule(&self, number: usize) -> Option<&Rule> {
+        self.slots.get(number)?.as_deref()
     }
 }
 
-/// The method that asks for a tunnel.
-pub(crate) const CONNECT: &str = "CONNECT";
+/// Whether a rule is about this kind of request.
+pub(crate) fn kind_fits(rule: &Rule, request: &Request<'_>) -> bool {
+    let Layer::Http(limits) = &rule.layer else { return true };
+    match (&limits.kinds, request.kind) {
+        (Kinds::Every, _) | (Kinds::Plain, RequestKind::Plain) => true,
+        (Kinds::Connect { to_ports }, RequestKind::Connect { port }) => match (to_ports, port) {
+            (Limit::Any, _) => true,
+            (Limit::Only(ranges), Some(port)) => ranges.iter().any(|range| range.contains(&port)),
+            // What is absent grants nothing, and escapes no denial.
+            (Limit::Only(_), None) => rule.effect == Effect::Deny,
+        },
+        (Kinds::Upgrade { protocols }, RequestKind::Upgrade { protocol }) => match protocols {
+            Limit::Any => true,
+            Limit::Only(protocols) => protocols.iter().any(|wanted| **wanted == *protocol),
+        },
+        (Kinds::Plain | Kinds::Connect { .. } | Kinds::Upgrade { .. }, _) => false,
+    }
+}
+
+fn retain(from: usize, words: &mut [u64], mut fits: impl FnMut(usize) -> bool) {
+    for (at, word) in words.iter_mut().enumerate() {
+        let mut left = *word;
+        while left != 0 {
+            let bit = left & left.wrapping_neg();
+            left ^= bit;
+            if !usize::try_from(bit.trailing_zeros()).is_ok_and(|bit| fits((from + at) * 64 + bit)) {
+                *word ^= bit;
+            }
+        }
+    }
+}
 
 fn section(mut rules: Vec<Arc<Rule>>, slots: &mut Vec<Option<Arc<Rule>>>) -> Section {
     let until = |rule: &Arc<Rule>| match rule.mode {
         Mode::Enforce => None,
         Mode::Shadow { until } => Some(until),
+        Mode::DryRun => Some(never()),
     };
     rules.sort_by_key(until);
     let untils: Box<[SystemTime]> = rules.iter().filter_map(until).collect();
@@ -239,7 +308,13 @@ fn windows<'b>(buffer: &'b mut [u64], spare: &'b mut [u64], left: usize) -> (&'b
     (buffer.get_mut(..length).unwrap_or_default(), spare.get_mut(..length).unwrap_or_default())
 }
 
-fn first(found: &mut Option<usize>, section: &Section, from: usize, words: &[u64]) {
+fn first(
+    found: &mut Option<usize>,
+    section: &Section,
+    from: usize,
+    words: &[u64],
+    fits: impl Fn(usize) -> bool,
+) {
     if found.is_some() {
         return;
     }
@@ -248,10 +323,17 @@ fn first(found: &mut Option<usize>, section: &Section, from: usize, words: &[u64
     let Some(part) = begin.checked_sub(from).and_then(|skip| words.get(skip..end.checked_sub(from)?)) else {
         return;
     };
-    *found = part.iter().position(|word| *word != 0).and_then(|at| {
-        let word = part.get(at)?;
-        Some((begin + at) * 64 + usize::try_from(word.trailing_zeros()).ok()?)
-    });
+    for (number, word) in (begin..).zip(part) {
+        let mut left = *word;
+        while left != 0 {
+            let bit = usize::try_from(left.trailing_zeros()).unwrap_or_default();
+            if fits(number * 64 + bit) {
+                *found = Some(number * 64 + bit);
+                return;
+            }
+            left &= left - 1;
+        }
+    }
 }
 
 /// How many words a pass takes: as many as there are, up to [`CHUNK`]; clearing more would cost more than the decision.

@@ -10,12 +10,14 @@ pub mod strict;
 
 mod access;
 mod cases;
+mod claims;
 mod decision;
 mod document;
 mod explain;
 mod host;
 mod index;
 mod load;
+mod mesh;
 mod moment;
 mod net;
 mod path;
@@ -25,18 +27,20 @@ mod set;
 mod testing;
 mod workload;
 
-pub use access::{Connection, PeerIdentity, Request, Traffic};
+pub use access::{Connection, HeaderFields, NoHeaders, PeerIdentity, Request, RequestKind, Token, Traffic};
 pub use cases::{Outcome, TestReport, TriedCase};
+pub use claims::Claims;
 pub use decision::{Allowed, Decision, Denial, DenyReason, Dimension, NearMiss, RuleRef};
 pub use document::{
-    MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS, MAX_PROTECTS,
-    MAX_RULES_PER_POLICY, MAX_TESTS, Mode, Policy,
+    Issuer, KeySource, MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS,
+    MAX_PROTECTS, MAX_RULES_PER_POLICY, MAX_TESTS, Mode, Policy, TokenPlace,
 };
 pub use explain::{ExplainedPolicy, Explanation, MAX_NEAR_MISSES, Step, Verdict};
 pub use host::{CanonicalHost, HostError, MAX_HOST_BYTES};
-pub use load::{MAX_FILES, MAX_RULES, MAX_SET_BYTES, compile};
+pub use load::{Checks, MAX_FILES, MAX_RULES, MAX_SET_BYTES, Options, compile, compile_with};
+pub use mesh::{Compat, Mesh, PathNormalization, Unselected, Workload};
 pub use net::{Network, NetworkError};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};
-pub use selection::Selection;
+pub use selection::{Selection, belongs_to_set};
 pub use set::PolicySet;
 pub use workload::{AtConnect, Residual, WorkloadPolicies};

@@ -5,13 +5,42 @@ use std::sync::Arc;
 
 use crate::cases::{Outcome, run};
 use crate::document::{Document, read};
+use crate::mesh::Mesh;
 use crate::set::{PolicySet, generation_of};
 use crate::strict::{Problem, Problems, Source};
+
+/// How files are compiled.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The settings that Istio's files presuppose.
+    pub mesh: Mesh,
+    /// What is proved before the set is good.
+    pub checks: Checks,
+    /// Files that may only refuse: an allow rule in them is an error. Their names begin with `local/`.
+    pub denials: Vec<Source>,
+    /// The generation that the set belongs to, where it is a part of one; else the hash of the files.
+    pub generation: Option<String>,
+}
+
+/// What is proved before a set is good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checks {
+    /// The tests and guarantees in the files.
+    #[default]
+    All,
+    /// Nothing: the set is a part of one that was proved as a whole.
+    Proved,
+}
 
 /// Compiles every file of a directory and tries the test cases written in them.
 ///
 /// Any problem, a failing test included, refuses the whole; the error says all of them.
 pub fn compile(files: &[Source]) -> Result<PolicySet, Problems> {
+    compile_with(files, &Options::default())
+}
+
+/// `compile`, with options.
+pub fn compile_with(files: &[Source], options: &Options) -> Result<PolicySet, Problems> {
     check_size(files)?;
     let mut sorted: Vec<&Source> = files.iter().collect();
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
@@ -28,8 +57,14 @@ pub fn compile(files: &[Source]) -> Result<PolicySet, Problems> {
         return Err(problems);
     }
     let policies = documents.iter().map(|(_, document)| Arc::clone(&document.policy)).collect();
-    let set = PolicySet::new(generation_of(&sorted), policies);
-    check_tests(&set, &documents)?;
+    let generation = match &options.generation {
+        Some(generation) => generation.as_str().into(),
+        None => generation_of(&sorted),
+    };
+    let set = PolicySet::new(generation, policies, options.mesh.clone());
+    if options.checks == Checks::All {
+        check_tests(&set, &documents)?;
+    }
     Ok(set)
 }
 

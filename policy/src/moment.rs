@@ -43,4 +43,9 @@ pub(crate) enum MomentError {
 /// The last moment that can be written: 9999-12-31T23:59:59Z.
 pub(crate) const LAST: Duration = Duration::from_secs(253_402_300_799);
 
+/// A moment that no policy can write and no decision is later than.
+pub(crate) fn never() -> SystemTime {
+    SystemTime::UNIX_EPOCH + LAST + Duration::from_secs(1)
+}
+
 const DAY: &str = "2027-01-31";

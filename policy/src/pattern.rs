@@ -6,6 +6,7 @@
 mod hosts;
 mod ids;
 mod paths;
+mod text;
 
 use std::sync::Arc;
 
@@ -15,6 +16,7 @@ pub(crate) use ids::without_scheme;
 pub use ids::{IdPattern, IdPatternError};
 pub(crate) use paths::without_root;
 pub use paths::{PathPattern, PathPatternError};
+pub use text::{Case, Piece, TextPattern};
 
 /// One step of a pattern.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

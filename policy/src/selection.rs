@@ -61,9 +61,26 @@ fn protected(root: &Node, read: &mut Reader<'_>) -> Option<Vec<IdPattern>> {
 const OF_ONE_POLICY: &[&str] =
     &["vouchsafe", "name", "owner", "protects", "mode", "until", "allow", "deny", "tests"];
 
+/// Whether a file of this name belongs to the set of its directory: policies, and the key sets that they refer to. Names that
+/// begin with a dot are not looked at: editors and mounts keep their own things there.
+pub fn belongs_to_set(name: &str) -> bool {
+    let kind = name.rsplit_once('.').map(|(_, kind)| kind);
+    !name.starts_with('.') && matches!(kind, Some("yaml" | "yml" | "json"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn policies_and_key_sets_belong_to_a_set_and_hidden_files_do_not() {
+        for name in ["api.yaml", "api.yml", "keys.json", "a.b.yaml"] {
+            assert!(belongs_to_set(name), "{name}");
+        }
+        for name in [".api.yaml", "..data", "api.yaml~", "api.yaml.swp", "README", "yaml", ""] {
+            assert!(!belongs_to_set(name), "{name}");
+        }
+    }
 
     #[test]
     fn a_policy_is_for_the_workloads_it_protects() {

@@ -8,6 +8,7 @@ use identity::crypto::{hex, sha256};
 
 use crate::document::Policy;
 use crate::index::Trie;
+use crate::mesh::{Mesh, Unselected, Workload};
 use crate::pattern::without_scheme;
 use crate::strict::Source;
 use crate::workload::{Protection, WorkloadPolicies};
@@ -28,12 +29,13 @@ enum State {
 struct Loaded {
     policies: Vec<Arc<Policy>>,
     by_target: Trie<Vec<usize>>,
+    mesh: Mesh,
 }
 
 impl PolicySet {
     /// A set without policies: everything is refused, because nothing protects anything.
     pub fn empty() -> Self {
-        Self::new(generation_of(&[]), Vec::new())
+        Self::new(generation_of(&[]), Vec::new(), Mesh { unselected: Unselected::Deny, ..Mesh::default() })
     }
 
     /// What stands in for policies that could not be loaded: everything is refused, and the reason says so.
@@ -41,7 +43,7 @@ impl PolicySet {
         Self { generation: "unavailable".into(), state: State::Unavailable }
     }
 
-    pub(crate) fn new(generation: Arc<str>, policies: Vec<Arc<Policy>>) -> Self {
+    pub(crate) fn new(generation: Arc<str>, policies: Vec<Arc<Policy>>, mesh: Mesh) -> Self {
         let mut by_target: Trie<Vec<usize>> = Trie::new();
         for (number, policy) in policies.iter().enumerate() {
             for pattern in &policy.protects {
@@ -50,7 +52,7 @@ impl PolicySet {
                 }
             }
         }
-        Self { generation, state: State::Loaded(Arc::new(Loaded { policies, by_target })) }
+        Self { generation, state: State::Loaded(Arc::new(Loaded { policies, by_target, mesh })) }
     }
 
     /// The content hash of the files: SHA-256, in hex.
@@ -68,14 +70,27 @@ impl PolicySet {
         self.loaded().iter().map(|policy| &**policy)
     }
 
-    /// The policies that protect a workload, compiled for it.
+    /// The policies that protect the workload with an ID, compiled for it; see [`Workload::of`].
     pub fn for_workload(&self, id: &SpiffeId) -> WorkloadPolicies {
+        self.protecting(&Workload::of(id))
+    }
+
+    /// The policies that protect a workload, compiled for it.
+    pub fn protecting(&self, workload: &Workload) -> WorkloadPolicies {
         let generation = Arc::clone(&self.generation);
         match &self.state {
             State::Unavailable => {
                 WorkloadPolicies { generation, protection: Arc::new(Protection::Unavailable) }
             }
-            State::Loaded(loaded) => WorkloadPolicies::new(generation, loaded.protecting(id)),
+            State::Loaded(loaded) => WorkloadPolicies::new(generation, loaded.protecting(&workload.id)),
+        }
+    }
+
+    /// The settings of the mesh that Istio's files in it were read with.
+    pub fn mesh(&self) -> Mesh {
+        match &self.state {
+            State::Unavailable => Mesh { unselected: Unselected::Deny, ..Mesh::default() },
+            State::Loaded(loaded) => loaded.mesh.clone(),
         }
     }
 

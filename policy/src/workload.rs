@@ -4,9 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::access::{Connection, PeerIdentity, Request};
+use crate::access::{Connection, PeerIdentity, Request, Token};
 use crate::decision::{Allowed, Decision, Denial, DenyReason};
-use crate::document::{Mode, Policy};
+use crate::document::{Issuer, Mode, Policy, Stance};
 use crate::index::{Hit, Hits, Index};
 
 /// The policies that protect one workload, compiled. Cloning is cheap; a clone is the same generation for ever.
@@ -26,29 +26,50 @@ pub(crate) enum Protection {
     Policies(Box<Protected>),
 }
 
+impl Protection {
+    /// Compiles policies; without any, everything passes.
+    pub(crate) fn by(policies: Vec<Arc<Policy>>) -> Self {
+        let index = Index::build(policies.iter().flat_map(|policy| policy.rules.iter().cloned()));
+        let closed = closed(&policies);
+        let mut issuers = policies.iter().flat_map(|policy| &policy.issuers);
+        let refuses_invalid_tokens = issuers.any(|issuer| issuer.refuses_invalid);
+        Self::Policies(Box::new(Protected { policies, index, closed, refuses_invalid_tokens }))
+    }
+}
+
 pub(crate) struct Protected {
     pub(crate) policies: Vec<Arc<Policy>>,
     pub(crate) index: Index,
-    pub(crate) enforced_from: EnforcedFrom,
+    pub(crate) closed: Closed,
+    pub(crate) refuses_invalid_tokens: bool,
 }
 
-/// From when on at least one policy enforces.
+/// From when on what no rule allows is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EnforcedFrom {
+pub(crate) enum Closed {
+    /// Always.
     Always,
-    Moment(SystemTime),
+    /// From this moment on, when the first policy enforces. Until then it would be refused.
+    From(SystemTime),
+    /// At no time, though it would be: a dry run.
+    DryRun,
+    /// At no time: the policies only refuse.
+    Never,
 }
 
 impl WorkloadPolicies {
     pub(crate) fn new(generation: Arc<str>, policies: Vec<Arc<Policy>>) -> Self {
-        let protection = match enforced_from(&policies) {
-            None => Protection::None,
-            Some(enforced_from) => {
-                let index = Index::build(policies.iter().flat_map(|policy| policy.rules.iter().cloned()));
-                Protection::Policies(Box::new(Protected { policies, index, enforced_from }))
-            }
-        };
+        let protection = if policies.is_empty() { Protection::None } else { Protection::by(policies) };
         Self { generation, protection: Arc::new(protection) }
+    }
+
+    /// The issuers whose tokens the policies declare.
+    pub fn issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
+        self.protected()
+            .ok()
+            .into_iter()
+            .flat_map(|protected| &protected.policies)
+            .flat_map(|policy| &policy.issuers)
     }
 
     /// The content hash of the set that these policies come from.
@@ -108,7 +129,11 @@ impl WorkloadPolicies {
     pub fn decide_http(&self, connection: &Connection<'_>, request: &Request<'_>) -> Decision {
         match self.protected() {
             Ok(protected) => {
-                protected.judge(connection, protected.index.http_whole(connection, request), Layer::Http)
+                if let Some(denial) = protected.refused_token(request) {
+                    return Decision::Deny(denial);
+                }
+                let hits = protected.index.http_whole(connection, request);
+                blaming_token(protected.judge(connection, hits, Layer::Http), request)
             }
             Err(denial) => Decision::Deny(denial),
         }
@@ -152,8 +177,13 @@ impl Residual {
     pub fn decide(&self, request: &Request<'_>, now: SystemTime) -> Decision {
         match self.policies.protected() {
             Ok(protected) => {
+                if let Some(denial) = protected.refused_token(request) {
+                    return Decision::Deny(denial);
+                }
                 let hits = protected.index.http_request(&self.words, request);
-                protected.decide(now, self.peer, Hits { tcp_deny: self.tcp_deny, ..hits }, Layer::Http)
+                let decision =
+                    protected.decide(now, self.peer, Hits { tcp_deny: self.tcp_deny, ..hits }, Layer::Http);
+                blaming_token(decision, request)
             }
             Err(denial) => Decision::Deny(denial),
         }
@@ -179,7 +209,22 @@ enum Proof {
     Missing,
 }
 
+/// What nothing allows, and what came with a token that proves nothing, may have been meant to be allowed by the token.
+fn blaming_token(mut decision: Decision, request: &Request<'_>) -> Decision {
+    if let (Decision::Deny(denial), Token::Invalid) = (&mut decision, request.token)
+        && denial.rule.is_none()
+    {
+        denial.reason = DenyReason::JwtInvalid;
+    }
+    decision
+}
+
 impl Protected {
+    fn refused_token(&self, request: &Request<'_>) -> Option<Denial> {
+        let refused = matches!(request.token, Token::Invalid) && self.refuses_invalid_tokens;
+        refused.then(|| Denial::new(DenyReason::JwtInvalid, None))
+    }
+
     fn judge(&self, connection: &Connection<'_>, hits: Hits, layer: Layer) -> Decision {
         let proof = match connection.peer {
             PeerIdentity::Authenticated(_) => Proof::Given,
@@ -206,8 +251,9 @@ impl Protected {
             Proof::Missing => DenyReason::Unauthenticated,
         };
         let rule = allow.map(|hit| hit.rule.reference.clone());
-        if !self.enforces(now) {
-            let shadow = shadow.or_else(|| rule.is_none().then(|| Denial::new(nothing, None)));
+        if !self.closes(now) {
+            let missed = self.closed != Closed::Never && rule.is_none();
+            let shadow = shadow.or_else(|| missed.then(|| Denial::new(nothing, None)));
             return Decision::Allow(Allowed { rule, shadow });
         }
         match allow {
@@ -227,23 +273,32 @@ impl Protected {
         }
     }
 
-    pub(crate) fn enforces(&self, now: SystemTime) -> bool {
-        match self.enforced_from {
-            EnforcedFrom::Always => true,
-            EnforcedFrom::Moment(moment) => now >= moment,
+    /// Whether what no rule allows is refused at `now`.
+    pub(crate) fn closes(&self, now: SystemTime) -> bool {
+        match self.closed {
+            Closed::Always => true,
+            Closed::From(moment) => now >= moment,
+            Closed::DryRun | Closed::Never => false,
         }
     }
 }
 
-fn enforced_from(policies: &[Arc<Policy>]) -> Option<EnforcedFrom> {
-    let moments = policies.iter().map(|policy| match policy.mode {
-        Mode::Enforce => EnforcedFrom::Always,
-        Mode::Shadow { until } => EnforcedFrom::Moment(until),
+fn closed(policies: &[Arc<Policy>]) -> Closed {
+    let closing = policies.iter().filter(|policy| policy.stance == Stance::Closed);
+    let each = closing.map(|policy| match policy.mode {
+        Mode::Enforce => Closed::Always,
+        Mode::Shadow { until } => Closed::From(until),
+        Mode::DryRun => Closed::DryRun,
     });
-    moments.reduce(|earliest, next| match (earliest, next) {
-        (EnforcedFrom::Always, _) | (_, EnforcedFrom::Always) => EnforcedFrom::Always,
-        (EnforcedFrom::Moment(one), EnforcedFrom::Moment(other)) => EnforcedFrom::Moment(one.min(other)),
-    })
+    let soonest = each.reduce(|one, other| match (one, other) {
+        (Closed::Always, _) | (_, Closed::Always) => Closed::Always,
+        (Closed::From(one), Closed::From(other)) => Closed::From(one.min(other)),
+        (Closed::From(one), Closed::DryRun | Closed::Never)
+        | (Closed::DryRun | Closed::Never, Closed::From(one)) => Closed::From(one),
+        (Closed::DryRun, Closed::DryRun | Closed::Never) | (Closed::Never, Closed::DryRun) => Closed::DryRun,
+        (Closed::Never, Closed::Never) => Closed::Never,
+    });
+    soonest.unwrap_or(Closed::Never)
 }
 
 #[cfg(test)]

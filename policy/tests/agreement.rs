@@ -58,17 +58,17 @@ impl Asked {
     }
 
     fn connection(&self) -> Connection<'_> {
-        Connection {
-            peer: self.from.as_ref().map_or(PeerIdentity::Unauthenticated, PeerIdentity::Authenticated),
-            source: self.access.source.parse().unwrap(),
-            port: self.access.port,
-            now: SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * self.access.day),
-        }
+        Connection::new(
+            self.from.as_ref().map_or(PeerIdentity::Unauthenticated, PeerIdentity::Authenticated),
+            self.access.source.parse().unwrap(),
+            self.access.port,
+            SystemTime::UNIX_EPOCH + Duration::from_secs(86_400 * self.access.day),
+        )
     }
 
     fn request(&self) -> Option<Request<'_>> {
         let (method, host, path) = self.request.as_ref()?;
-        Some(Request { method, host: host.as_ref(), path })
+        Some(Request::new(method, host.as_ref(), path))
     }
 
     fn traffic(&self) -> Traffic<'_> {
@@ -86,7 +86,9 @@ fn refusal(reason: DenyReason) -> Refusal {
         DenyReason::NoAllowMatched => Refusal::NothingAllows,
         DenyReason::Unauthenticated => Refusal::Unauthenticated,
         DenyReason::NoPolicy => Refusal::NoPolicy,
-        DenyReason::PolicyUnavailable => panic!("the policies were loaded"),
+        DenyReason::PolicyUnavailable | DenyReason::JwtInvalid | DenyReason::MalformedRequest => {
+            panic!("the policies were loaded")
+        }
     }
 }
 

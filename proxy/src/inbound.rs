@@ -350,12 +350,12 @@ fn open(trace: &Trace, effective: &Effective, allowed: &Allowed) {
 }
 
 pub(crate) fn connection_of<'a>(key: &Key, peer: &'a Peer) -> policy::Connection<'a> {
-    policy::Connection {
-        peer: policy::PeerIdentity::Authenticated(peer.id()),
-        source: key.source.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
-        port: key.port,
-        now: SystemTime::now(),
-    }
+    policy::Connection::new(
+        policy::PeerIdentity::Authenticated(peer.id()),
+        key.source.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
+        key.port,
+        SystemTime::now(),
+    )
 }
 
 pub(crate) fn decide_tcp(effective: &Effective, connection: &policy::Connection<'_>) -> Decision {

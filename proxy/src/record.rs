@@ -200,6 +200,8 @@ fn reason(reason: DenyReason) -> Reason {
         DenyReason::NoPolicy => Reason::NoPolicy,
         DenyReason::Unauthenticated => Reason::Unauthenticated,
         DenyReason::PolicyUnavailable => Reason::PolicyUnavailable,
+        DenyReason::JwtInvalid => Reason::JwtInvalid,
+        DenyReason::MalformedRequest => Reason::MalformedRequest("target"),
     }
 }
 

@@ -151,7 +151,7 @@ fn explanation(set: &PolicySet, args: &PolicyExplain) -> Result<Explanation, Fai
         Caller::Unauthenticated => PeerIdentity::Unauthenticated,
     };
     let now: SystemTime = args.at.0;
-    let connection = Connection { peer, source: args.source, port: args.port, now };
+    let connection = Connection::new(peer, args.source, args.port, now);
     let policies = set.for_workload(&args.to);
     let Some(text) = &args.request else {
         return Ok(policies.explain(&connection, &Traffic::Tcp));
@@ -163,7 +163,7 @@ fn explanation(set: &PolicySet, args: &PolicyExplain) -> Result<Explanation, Fai
     let host = CanonicalHost::parse(&args.host)
         .with_context(|| format!("{:?} is a host that a sidecar answers with 400", args.host))
         .or_exit(Exit::Unacceptable)?;
-    let request = Request { method, host: Some(&host), path: &path };
+    let request = Request::new(method, Some(&host), &path);
     Ok(policies.explain(&connection, &Traffic::HttpRequest(request)))
 }
 
@@ -219,6 +219,7 @@ impl PolicyRow {
             mode: match policy.mode() {
                 policy::Mode::Enforce => "enforce".to_owned(),
                 policy::Mode::Shadow { until } => format!("shadow until {}", output::time(until)),
+                policy::Mode::DryRun => "dry run".to_owned(),
             },
             rules: policy.rule_count(),
             tests: policy.test_count(),

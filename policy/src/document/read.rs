@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::rules::read_rules;
 use super::test_cases::read_tests;
-use super::{Effect, MAX_NAME, MAX_PROTECTS, MAX_RULES_PER_POLICY, Mode, Policy};
+use super::{Effect, MAX_NAME, MAX_PROTECTS, MAX_RULES_PER_POLICY, Mode, Policy, Stance};
 use crate::moment::Moment;
 use crate::pattern::{IdPattern, IdPatternError};
 use crate::strict::{Fields, Node, Problems, Reader, Source, Span};
@@ -55,8 +55,17 @@ fn read_policy(root: &Node, source: &Source, read: &mut Reader<'_>) -> Option<Do
     fields.unsupported("guarantees", read);
     fields.finish(read);
     version?;
-    let policy =
-        Policy { name: name?, owner, file, protects: protects?, mode: mode?, rules: rules?, tests: tests? };
+    let policy = Policy {
+        name: name?,
+        owner,
+        file,
+        protects: protects?,
+        stance: Stance::Closed,
+        mode: mode?,
+        rules: rules?,
+        issuers: Vec::new(),
+        tests: tests?,
+    };
     Some(Document { policy: Arc::new(policy), name_at: name_node?.span() })
 }
 

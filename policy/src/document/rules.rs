@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::read::{Origin, quoted, read_id, read_name};
 use super::{
-    Effect, HttpLimits, Layer, Limit, MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NETWORKS, MAX_PATHS, MAX_PORTS,
-    MAX_RULES_PER_POLICY, Peers, Rule,
+    Effect, HttpLimits, Kinds, Layer, Limit, MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NETWORKS, MAX_PATHS,
+    MAX_PORTS, MAX_RULES_PER_POLICY, Peers, Rule,
 };
 use crate::decision::RuleRef;
 use crate::net::{Network, NetworkError};
@@ -44,7 +44,7 @@ fn read_rule(node: &Node, effect: Effect, origin: &Origin, read: &mut Reader<'_>
     };
     let source_net = limit(fields.optional("source_net"), MAX_NETWORKS, read, read_network);
     let unsupported = ["grpc", "jwt", "headers", "sni"].map(|key| fields.unsupported(key, read));
-    let layer = read_layer(&mut fields, unsupported.contains(&true), read);
+    let layer = read_layer(&mut fields, effect, unsupported.contains(&true), read);
     fields.finish(read);
     let (ports, layer) = layer?;
     let reference = RuleRef {
@@ -54,18 +54,30 @@ fn read_rule(node: &Node, effect: Effect, origin: &Origin, read: &mut Reader<'_>
         line: node.line(),
     };
     let (from, except, source_net) = (from?, except?, source_net?);
-    Some(Rule { reference, effect, mode: origin.mode, from, except, source_net, ports, layer })
+    Some(Rule {
+        reference,
+        effect,
+        mode: origin.mode,
+        from,
+        except,
+        source_net,
+        ports,
+        layer,
+        at_connect: Vec::new(),
+        at_request: Vec::new(),
+    })
 }
 
 fn read_layer(
     fields: &mut Fields<'_>,
+    effect: Effect,
     refused: bool,
     read: &mut Reader<'_>,
 ) -> Option<(Limit<RangeInclusive<u16>>, Layer)> {
     let (tcp, http) = (fields.optional("tcp"), fields.optional("http"));
     match (tcp, http) {
         (Some(node), None) => read_tcp(node, read),
-        (None, Some(node)) => read_http(node, read),
+        (None, Some(node)) => read_http(node, effect, read),
         (Some(_), Some(http)) => {
             let cure = "split it into two rules";
             read.problem(http, "a rule is either \"tcp\" or \"http\"", Some(cure));
@@ -92,7 +104,11 @@ fn read_tcp(node: &Node, read: &mut Reader<'_>) -> Option<(Limit<RangeInclusive<
     Some((ports?, Layer::Tcp))
 }
 
-fn read_http(node: &Node, read: &mut Reader<'_>) -> Option<(Limit<RangeInclusive<u16>>, Layer)> {
+fn read_http(
+    node: &Node,
+    effect: Effect,
+    read: &mut Reader<'_>,
+) -> Option<(Limit<RangeInclusive<u16>>, Layer)> {
     let mut fields = read.map(node)?;
     let ports = read_ports(&mut fields, read);
     let methods = limit(fields.optional("methods"), MAX_METHODS, read, read_method);
@@ -102,7 +118,11 @@ fn read_http(node: &Node, read: &mut Reader<'_>) -> Option<(Limit<RangeInclusive
         fields.unsupported(key, read);
     }
     fields.finish(read);
-    Some((ports?, Layer::Http(HttpLimits { methods: methods?, hosts: hosts?, paths: paths? })))
+    let kinds = match effect {
+        Effect::Allow => Kinds::Plain,
+        Effect::Deny => Kinds::Every,
+    };
+    Some((ports?, Layer::Http(HttpLimits { methods: methods?, hosts: hosts?, paths: paths?, kinds })))
 }
 
 fn read_ports(fields: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<Limit<RangeInclusive<u16>>> {

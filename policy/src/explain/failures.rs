@@ -2,8 +2,10 @@
 
 use crate::access::{Connection, PeerIdentity, Request, Traffic};
 use crate::decision::{Dimension, NearMiss};
-use crate::document::{Effect, HttpLimits, Layer, Limit, Mode, Peers, Rule};
-use crate::index::CONNECT;
+use crate::document::{
+    ConnectionCondition, Effect, HttpLimits, Layer, Limit, Mode, Peers, RequestCondition, Rule,
+};
+use crate::index::kind_fits;
 use crate::moment::shown;
 
 use super::Verdict;
@@ -13,7 +15,7 @@ pub(super) struct Failures<'a> {
     rule: &'a Rule,
     connection: &'a Connection<'a>,
     traffic: &'a Traffic<'a>,
-    failed: [Option<Dimension>; 9],
+    failed: [Option<Dimension>; 14],
 }
 
 /// Compares a rule with an access.
@@ -25,16 +27,28 @@ pub(super) fn failures<'a>(
     let unless = |fits: bool, dimension: Dimension| (!fits).then_some(dimension);
     let (from, except) = peer_fits(rule, connection.peer);
     let (method, host, path) = request_fits(rule, traffic);
+    let meets = |dimension: Dimension| conditions_fit(rule, dimension, connection, traffic);
     let failed = [
         unless(rule.mode.enforces_at(connection.now), Dimension::Mode),
-        unless(protocol_fits(rule, traffic), Dimension::Protocol),
-        unless(within(&rule.ports, |range| range.contains(&connection.port)), Dimension::Port),
-        unless(from, Dimension::From),
-        unless(except, Dimension::Except),
-        unless(within(&rule.source_net, |net| net.contains(connection.source)), Dimension::SourceNet),
-        unless(method, Dimension::Method),
-        unless(host, Dimension::Host),
-        unless(path, Dimension::Path),
+        unless(protocol_fits(rule, traffic) && meets(Dimension::Protocol), Dimension::Protocol),
+        unless(
+            within(&rule.ports, |range| range.contains(&connection.port)) && meets(Dimension::Port),
+            Dimension::Port,
+        ),
+        unless(from && meets(Dimension::From), Dimension::From),
+        unless(except && meets(Dimension::Except), Dimension::Except),
+        unless(
+            within(&rule.source_net, |net| net.contains(connection.source)) && meets(Dimension::SourceNet),
+            Dimension::SourceNet,
+        ),
+        unless(meets(Dimension::Destination), Dimension::Destination),
+        unless(meets(Dimension::Sni), Dimension::Sni),
+        unless(kind(rule, traffic), Dimension::Kind),
+        unless(method && meets(Dimension::Method), Dimension::Method),
+        unless(host && meets(Dimension::Host), Dimension::Host),
+        unless(path && meets(Dimension::Path), Dimension::Path),
+        unless(meets(Dimension::Header), Dimension::Header),
+        unless(meets(Dimension::Jwt), Dimension::Jwt),
     ];
     Failures { rule, connection, traffic, failed }
 }
@@ -84,14 +98,15 @@ impl Failures<'_> {
             Dimension::From => peers_in_words(&self.rule.from),
             Dimension::Except => format!("none of {}", joined(&self.rule.except, ToString::to_string)),
             Dimension::SourceNet => listed(&self.rule.source_net, ToString::to_string),
-            Dimension::Method => http.map_or_else(String::new, |http| match self.traffic {
-                Traffic::HttpRequest(request) if request.method == CONNECT => {
-                    "a method other than CONNECT".to_owned()
-                }
-                _ => listed(&http.methods, ToString::to_string),
-            }),
+            Dimension::Method => {
+                http.map_or_else(String::new, |http| listed(&http.methods, ToString::to_string))
+            }
             Dimension::Host => http.map_or_else(String::new, |http| listed(&http.hosts, ToString::to_string)),
             Dimension::Path => http.map_or_else(String::new, |http| listed(&http.paths, ToString::to_string)),
+            Dimension::Kind => http.map_or_else(String::new, |http| format!("{:?}", http.kinds)),
+            Dimension::Destination | Dimension::Sni | Dimension::Header | Dimension::Jwt => {
+                "what its conditions say".to_owned()
+            }
         }
     }
 
@@ -108,6 +123,7 @@ impl Failures<'_> {
             Dimension::Mode => match self.rule.mode {
                 Mode::Enforce => "enforce".to_owned(),
                 Mode::Shadow { until } => format!("shadow until {}", shown(until)),
+                Mode::DryRun => "dry run".to_owned(),
             },
             Dimension::Protocol => match self.traffic {
                 Traffic::Tcp => "tcp".to_owned(),
@@ -122,6 +138,12 @@ impl Failures<'_> {
                 host.map_or_else(|| "absent".to_owned(), |host| host.as_str().to_owned())
             }
             Dimension::Path => request.map_or_else(String::new, |request| request.path.to_string()),
+            Dimension::Kind => request.map_or_else(String::new, |request| format!("{:?}", request.kind)),
+            Dimension::Sni => self.connection.sni.unwrap_or("absent").to_owned(),
+            Dimension::Destination => {
+                self.connection.destination.map_or_else(|| "absent".to_owned(), |address| address.to_string())
+            }
+            Dimension::Header | Dimension::Jwt => "other".to_owned(),
         }
     }
 }
@@ -133,6 +155,54 @@ fn protocol_fits(rule: &Rule, traffic: &Traffic<'_>) -> bool {
         (Effect::Allow, Layer::Tcp, Traffic::Tcp) => true,
         (Effect::Allow, Layer::Http(_), Traffic::HttpConnection | Traffic::HttpRequest(_)) => true,
         (Effect::Allow, Layer::Tcp | Layer::Http(_), _) => false,
+    }
+}
+
+fn kind(rule: &Rule, traffic: &Traffic<'_>) -> bool {
+    match traffic {
+        Traffic::HttpRequest(request) => kind_fits(rule, request),
+        Traffic::Tcp | Traffic::HttpConnection => true,
+    }
+}
+
+fn conditions_fit(
+    rule: &Rule,
+    dimension: Dimension,
+    connection: &Connection<'_>,
+    traffic: &Traffic<'_>,
+) -> bool {
+    let connected = rule.at_connect.iter().filter(|condition| looked_at(condition) == dimension);
+    let mut requested = rule.at_request.iter().filter(|condition| asked_of(condition) == dimension);
+    let opaque = matches!(traffic, Traffic::Tcp);
+    let mut connected = connected
+        .map(|condition| condition.holds(connection) && !(opaque && *condition == ConnectionCondition::Http));
+    connected.all(|holds| holds)
+        && match traffic {
+            Traffic::HttpRequest(request) => requested.all(|condition| condition.holds(request)),
+            Traffic::Tcp | Traffic::HttpConnection => true,
+        }
+}
+
+fn looked_at(condition: &ConnectionCondition) -> Dimension {
+    match condition {
+        ConnectionCondition::Peer { .. } => Dimension::From,
+        ConnectionCondition::Source { .. } => Dimension::SourceNet,
+        ConnectionCondition::Destination { .. } => Dimension::Destination,
+        ConnectionCondition::Port { .. } => Dimension::Port,
+        ConnectionCondition::Sni { .. } => Dimension::Sni,
+        ConnectionCondition::Http => Dimension::Protocol,
+    }
+}
+
+fn asked_of(condition: &RequestCondition) -> Dimension {
+    match condition {
+        RequestCondition::Method { .. } => Dimension::Method,
+        RequestCondition::Authority { .. } => Dimension::Host,
+        RequestCondition::Path { .. } => Dimension::Path,
+        RequestCondition::Header { .. } => Dimension::Header,
+        RequestCondition::Principal { .. } | RequestCondition::Claim { .. } | RequestCondition::Token(_) => {
+            Dimension::Jwt
+        }
     }
 }
 
@@ -159,8 +229,7 @@ fn request_fits(rule: &Rule, traffic: &Traffic<'_>) -> (bool, bool, bool) {
 }
 
 fn one_request_fits(effect: Effect, limits: &HttpLimits, request: &Request<'_>) -> (bool, bool, bool) {
-    let tunnel = effect == Effect::Allow && request.method == CONNECT;
-    let method = !tunnel && within(&limits.methods, |method| **method == *request.method);
+    let method = within(&limits.methods, |method| **method == *request.method);
     let host = match request.host {
         Some(host) => within(&limits.hosts, |pattern| pattern.matches(host)),
         // What is absent grants nothing, and escapes no denial.

@@ -17,15 +17,15 @@ fn workload(rest: &str) -> WorkloadPolicies {
 
 fn near(rest: &str, from: &str, line: &str) -> Vec<String> {
     let peer = SpiffeId::parse(from).unwrap();
-    let connection = Connection {
-        peer: PeerIdentity::Authenticated(&peer),
-        source: "10.0.0.7".parse().unwrap(),
-        port: 80,
-        now: SystemTime::UNIX_EPOCH,
-    };
+    let connection = Connection::new(
+        PeerIdentity::Authenticated(&peer),
+        "10.0.0.7".parse().unwrap(),
+        80,
+        SystemTime::UNIX_EPOCH,
+    );
     let (method, path) = line.split_once(' ').unwrap();
     let path = CanonicalPath::parse(path).unwrap();
-    let traffic = Traffic::HttpRequest(Request { method, host: None, path: &path });
+    let traffic = Traffic::HttpRequest(Request::new(method, None, &path));
     let explanation = workload(rest).explain(&connection, &traffic);
     let decision = explanation.decision.expect("a request is decided");
     let denial = decision.denial().expect("a denial").clone();
@@ -76,12 +76,12 @@ fn a_rule_in_shadow_is_near_when_only_its_mode_is_missing() {
     ])
     .unwrap();
     let peer = SpiffeId::parse("spiffe://a.test/x").unwrap();
-    let connection = Connection {
-        peer: PeerIdentity::Authenticated(&peer),
-        source: "10.0.0.7".parse().unwrap(),
-        port: 80,
-        now: SystemTime::UNIX_EPOCH,
-    };
+    let connection = Connection::new(
+        PeerIdentity::Authenticated(&peer),
+        "10.0.0.7".parse().unwrap(),
+        80,
+        SystemTime::UNIX_EPOCH,
+    );
 
     let near = set
         .for_workload(&SpiffeId::parse("spiffe://a.test/web").unwrap())
@@ -115,14 +115,14 @@ fn the_whole_walk_is_shown_with_places() {
          deny:\n  - {name: admin, from: [anyone], http: {port: 80, paths: [/admin/**]}}\n",
     );
     let peer = SpiffeId::parse("spiffe://a.test/x").unwrap();
-    let connection = Connection {
-        peer: PeerIdentity::Authenticated(&peer),
-        source: "10.0.0.7".parse().unwrap(),
-        port: 80,
-        now: SystemTime::UNIX_EPOCH + Duration::from_secs(1),
-    };
+    let connection = Connection::new(
+        PeerIdentity::Authenticated(&peer),
+        "10.0.0.7".parse().unwrap(),
+        80,
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1),
+    );
     let path = CanonicalPath::parse("/admin/x").unwrap();
-    let request = Request { method: "GET", host: None, path: &path };
+    let request = Request::new("GET", None, &path);
 
     let denied = policies.explain(&connection, &Traffic::HttpRequest(request));
     let open = policies.explain(&connection, &Traffic::HttpConnection);
@@ -156,12 +156,12 @@ fn a_long_list_is_cut_in_what_a_rule_wants() {
 fn an_allowed_access_is_explained_by_its_rule() {
     let policies = workload("allow: [{name: all, from: [anyone], tcp: {port: any}}]\n");
     let peer = SpiffeId::parse("spiffe://a.test/x").unwrap();
-    let connection = Connection {
-        peer: PeerIdentity::Authenticated(&peer),
-        source: "10.0.0.7".parse().unwrap(),
-        port: 80,
-        now: SystemTime::UNIX_EPOCH,
-    };
+    let connection = Connection::new(
+        PeerIdentity::Authenticated(&peer),
+        "10.0.0.7".parse().unwrap(),
+        80,
+        SystemTime::UNIX_EPOCH,
+    );
 
     let explanation = policies.explain(&connection, &Traffic::Tcp);
 

@@ -7,7 +7,7 @@ use identity::SpiffeId;
 use super::{CHUNK, Index, MIDDLE, SMALL};
 use crate::access::{Connection, PeerIdentity, Request};
 use crate::decision::RuleRef;
-use crate::document::{Effect, HttpLimits, Layer, Limit, Mode, Peers, Rule};
+use crate::document::{Effect, HttpLimits, Kinds, Layer, Limit, Mode, Peers, Rule};
 use crate::path::CanonicalPath;
 use crate::pattern::{IdPattern, PathPattern};
 
@@ -16,7 +16,8 @@ const RULES: usize = CHUNK * 64 + 100;
 
 fn rule(number: usize, effect: Effect, http: bool) -> Arc<Rule> {
     let path = PathPattern::parse(&format!("/p{number}/**")).unwrap();
-    let limits = HttpLimits { methods: Limit::Any, hosts: Limit::Any, paths: Limit::Only(vec![path]) };
+    let (methods, hosts, kinds) = (Limit::Any, Limit::Any, Kinds::Plain);
+    let limits = HttpLimits { methods, hosts, paths: Limit::Only(vec![path]), kinds };
     Arc::new(Rule {
         reference: RuleRef {
             policy: "p".into(),
@@ -34,6 +35,8 @@ fn rule(number: usize, effect: Effect, http: bool) -> Arc<Rule> {
         source_net: Limit::Any,
         ports: Limit::Any,
         layer: if http { Layer::Http(limits) } else { Layer::Tcp },
+        at_connect: Vec::new(),
+        at_request: Vec::new(),
     })
 }
 
@@ -43,7 +46,7 @@ fn id(number: usize) -> SpiffeId {
 
 fn connection(id: &SpiffeId) -> Connection<'_> {
     let source: IpAddr = "10.0.0.1".parse().unwrap();
-    Connection { peer: PeerIdentity::Authenticated(id), source, port: 80, now: SystemTime::UNIX_EPOCH }
+    Connection::new(PeerIdentity::Authenticated(id), source, 80, SystemTime::UNIX_EPOCH)
 }
 
 fn name(index: &Index, number: Option<usize>) -> Option<String> {
@@ -81,7 +84,7 @@ fn a_request_rule_is_found_in_whatever_pass_it_is() {
     for number in edges() {
         let peer = id(number);
         let path = CanonicalPath::parse(&format!("/p{number}/x")).unwrap();
-        let request = Request { method: "GET", host: None, path: &path };
+        let request = Request::new("GET", None, &path);
         let expected = Some(format!("r{number}"));
 
         let whole = index.http_whole(&connection(&peer), &request);

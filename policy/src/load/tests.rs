@@ -42,12 +42,12 @@ fn the_sample_of_the_manual_loads_and_passes_its_tests() {
     assert!(set.run_tests().passed());
     let api = SpiffeId::parse("spiffe://prod.example/ns/payments/sa/api").unwrap();
     let prometheus = SpiffeId::parse("spiffe://prod.example/ns/monitoring/sa/prometheus").unwrap();
-    let connection = Connection {
-        peer: PeerIdentity::Authenticated(&prometheus),
-        source: "10.0.0.1".parse().unwrap(),
-        port: 9090,
-        now: SystemTime::now(),
-    };
+    let connection = Connection::new(
+        PeerIdentity::Authenticated(&prometheus),
+        "10.0.0.1".parse().unwrap(),
+        9090,
+        SystemTime::now(),
+    );
     assert!(set.for_workload(&api).decide_tcp(&connection).is_allowed());
 }
 

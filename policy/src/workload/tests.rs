@@ -38,7 +38,7 @@ impl Caller {
 
     fn connection(&self, port: u16) -> Connection<'_> {
         let peer = self.0.as_ref().map_or(PeerIdentity::Unauthenticated, PeerIdentity::Authenticated);
-        Connection { peer, source: "10.0.0.7".parse().unwrap(), port, now: day(0) }
+        Connection::new(peer, "10.0.0.7".parse().unwrap(), port, day(0))
     }
 }
 
@@ -56,7 +56,7 @@ fn http_at(policies: &WorkloadPolicies, caller: &Caller, line: &str, host: Optio
     let (method, port, path) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap());
     let host = host.map(|host| CanonicalHost::parse(host).unwrap());
     let path = CanonicalPath::parse(path).unwrap();
-    let request = Request { method, host: host.as_ref(), path: &path };
+    let request = Request::new(method, host.as_ref(), &path);
     summary(&policies.decide_http(&caller.connection(port.parse().unwrap()), &request))
 }
 
@@ -315,7 +315,7 @@ fn a_residual_turns_to_denial_when_the_shadow_ends() {
     ]);
     let caller = Caller::new("x");
     let path = CanonicalPath::parse("/").unwrap();
-    let request = Request { method: "GET", host: None, path: &path };
+    let request = Request::new("GET", None, &path);
     let AtConnect::Residual(residual) = set.at_connect(&caller.connection(80)) else { panic!("refused") };
 
     assert_eq!(summary(&residual.decide(&request, day(0))), "allow r, shadow explicit_deny stop");

@@ -54,7 +54,7 @@ impl RequestLine {
     pub(crate) fn as_policy(&self) -> Option<policy::Request<'_>> {
         match &self.target {
             Target::Path { path, .. } => {
-                Some(policy::Request { method: self.method.as_str(), host: Some(&self.host), path })
+                Some(policy::Request::new(self.method.as_str(), Some(&self.host), path))
             }
             Target::Tunnel => None,
         }

@@ -81,5 +81,5 @@ fn cut(denial: Denial, effective: &Effective) -> Cut {
 
 fn connection(peer: &SpiffeId, source: IpAddr, port: u16) -> policy::Connection<'_> {
     let peer = policy::PeerIdentity::Authenticated(peer);
-    policy::Connection { peer, source, port, now: SystemTime::now() }
+    policy::Connection::new(peer, source, port, SystemTime::now())
 }

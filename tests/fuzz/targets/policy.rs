@@ -48,10 +48,10 @@ fn decide(policies: &policy::WorkloadPolicies) {
     let id = SpiffeId::parse("spiffe://prod.example/web").unwrap();
     let host = CanonicalHost::parse("api:8080").unwrap();
     let path = CanonicalPath::parse("/v1/orders/7").unwrap();
-    let request = Request { method: "GET", host: Some(&host), path: &path };
+    let request = Request::new("GET", Some(&host), &path);
     let now = UNIX_EPOCH + Duration::from_secs(1_782_000_000);
     for peer in [PeerIdentity::Authenticated(&id), PeerIdentity::Unauthenticated] {
-        let connection = Connection { peer, source: [10, 0, 0, 7].into(), port: 8080, now };
+        let connection = Connection::new(peer, [10, 0, 0, 7].into(), 8080, now);
         policies.explain(&connection, &Traffic::Tcp);
         let whole = policies.decide_http(&connection, &request);
         match policies.at_connect(&connection) {
