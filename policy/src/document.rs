@@ -1,6 +1,7 @@
 //! A policy file as typed values: what is here was checked, and means what it says.
 
 mod conditions;
+mod guarantees;
 mod issuers;
 mod limits;
 mod read;
@@ -14,6 +15,7 @@ use std::time::SystemTime;
 pub(crate) use conditions::{
     Absent, ClaimLimit, ConnectionCondition, HeaderReading, RequestCondition, Sense, Split, TokenLimits,
 };
+pub(crate) use guarantees::Guarantee;
 pub use issuers::{Issuer, KeySource, TokenPlace};
 pub use limits::{
     MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS, MAX_PROTECTS,
@@ -37,6 +39,7 @@ pub struct Policy {
     pub(crate) mode: Mode,
     pub(crate) rules: Vec<Arc<Rule>>,
     pub(crate) issuers: Vec<Arc<Issuer>>,
+    pub(crate) guarantees: Vec<Guarantee>,
     pub(crate) tests: Vec<TestCase>,
 }
 

@@ -64,6 +64,7 @@ fn read_policy(root: &Node, source: &Source, read: &mut Reader<'_>) -> Option<Do
         mode: mode?,
         rules: rules?,
         issuers: Vec::new(),
+        guarantees: Vec::new(),
         tests: tests?,
     };
     Some(Document { policy: Arc::new(policy), name_at: name_node?.span() })
