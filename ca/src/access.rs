@@ -99,6 +99,9 @@ const TABLE: &[(&str, &[Class])] = &[
     ("/spire.api.server.entry.v1.Entry/SyncAuthorizedEntries", AGENTS),
     ("/spire.api.server.svid.v1.SVID/BatchNewX509SVID", AGENTS),
     ("/spire.api.server.svid.v1.SVID/MintX509SVID", OPERATORS),
+    ("/vouchsafe.v1.Policy/ListStatus", OPERATORS),
+    ("/vouchsafe.v1.Policy/ReportStatus", AGENTS),
+    ("/vouchsafe.v1.Policy/WatchPolicies", AGENTS),
     ("/vouchsafe.v1.Registry/WatchAuthorizedEntries", AGENTS),
 ];
 

@@ -24,6 +24,7 @@ use crate::{
 };
 
 mod entries;
+mod policies;
 
 pub use entries::{Applied, Change, Listing, Outcome};
 

@@ -22,6 +22,8 @@ pub struct Config {
     pub admin_socket: PathBuf,
     /// Where entries are kept as files, if they are.
     pub entries_dir: Option<PathBuf>,
+    /// Where the policies of the whole trust domain are kept, if the CA hands them out.
+    pub policies: Option<PathBuf>,
     /// How long a signing authority lasts.
     pub ca_ttl: Duration,
     /// How long a workload's SVID lasts unless its entry says so.
@@ -63,6 +65,7 @@ fn fields(map: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<Config> {
     let listen = map.optional("listen").map(|node| read.parsed(node, "an address like 0.0.0.0:8081"));
     let admin_socket = map.optional("admin_socket").map(|node| read.path(node));
     let entries_dir = map.optional("entries_dir").map(|node| read.path(node));
+    let policies = map.optional("policies").map(|node| read.path(node));
     let seal_key_file = map.optional("seal_key_file").map(|node| read.path(node));
     let ttls = ttls(map, read);
     if let Some(node) = map.optional("key_type") {
@@ -83,6 +86,7 @@ fn fields(map: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<Config> {
         admin_socket: admin_socket.unwrap_or_else(|| Some(data_dir.join(ADMIN_SOCKET)))?,
         data_dir,
         entries_dir: stated(entries_dir)?,
+        policies: stated(policies)?,
         ca_ttl,
         svid_ttl,
         agent_svid_ttl,
@@ -143,13 +147,14 @@ mod tests {
         assert_eq!(config.admin_socket, PathBuf::from("/var/lib/ca/admin.sock"));
         assert_eq!((config.ca_ttl, config.svid_ttl), (DEFAULT_CA_TTL, DEFAULT_SVID_TTL));
         assert_eq!((config.entries_dir, config.seal_key_file, config.metrics), (None, None, None));
+        assert_eq!(config.policies, None);
     }
 
     #[test]
     fn every_key_is_read() {
         let text = "vouchsafe: ca/v1\ntrust_domain: prod.test\ndata_dir: /d\nlisten: 127.0.0.1:0\n\
                     admin_socket: /s\nentries_dir: /e\nca_ttl: 2m\nsvid_ttl: 20s\nagent_svid_ttl: 30s\n\
-                    seal_key_file: /k\nkey_type: ec-p256\nmetrics:\n  listen: 127.0.0.1:1\n";
+                    seal_key_file: /k\npolicies: /p\nkey_type: ec-p256\nmetrics:\n  listen: 127.0.0.1:1\n";
 
         let config = parse(text).unwrap();
 
@@ -158,6 +163,7 @@ mod tests {
         assert_eq!(config.agent_svid_ttl, Duration::from_secs(30));
         assert_eq!(config.entries_dir, Some("/e".into()));
         assert_eq!(config.seal_key_file, Some("/k".into()));
+        assert_eq!(config.policies, Some("/p".into()));
         assert_eq!(config.metrics, Some("127.0.0.1:1".parse().unwrap()));
     }
 

@@ -14,6 +14,8 @@ pub enum Part {
     Database,
     /// The files of the entries directory are not applied.
     EntriesDirectory,
+    /// The files of the policy directory are not handed out.
+    Policies,
 }
 
 impl Part {
@@ -23,6 +25,7 @@ impl Part {
             Self::Authorities => "authorities",
             Self::Database => "database",
             Self::EntriesDirectory => "entries_dir",
+            Self::Policies => "policies",
         }
     }
 }
@@ -45,6 +48,11 @@ impl Health {
     /// What is wrong, as `part: reason`.
     pub fn flaws(&self) -> Vec<String> {
         self.parts().iter().map(|(part, reason)| format!("{}: {reason}", part.as_str())).collect()
+    }
+
+    /// What is wrong with `part`, if anything is.
+    pub fn flaw_of(&self, part: Part) -> Option<String> {
+        self.parts().get(&part).cloned()
     }
 
     fn parts(&self) -> MutexGuard<'_, BTreeMap<Part, String>> {

@@ -14,6 +14,7 @@ pub mod fuzzing;
 pub mod health;
 pub mod issue;
 pub mod model;
+pub mod policies;
 pub mod registry;
 pub mod schedule;
 pub mod store;
@@ -26,6 +27,7 @@ mod run;
 mod serve;
 mod services;
 mod shares;
+mod watching;
 mod wire;
 
 pub use config::Config;

@@ -12,7 +12,7 @@ use prometheus_client::{
 };
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 
-use crate::services::Core;
+use crate::{policies::Published, services::Core};
 
 /// What a certificate was issued for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelValue)]
@@ -93,6 +93,17 @@ impl Metrics {
             "bundle_sequence",
             "Number of the trust bundle",
             usize::try_from(sequence).unwrap_or(0),
+        );
+        let policies = match &*core.policies.borrow() {
+            Published::None | Published::Pending => 0,
+            Published::Set(held) => usize::try_from(held.set.seen.number).unwrap_or(usize::MAX),
+        };
+        gauge(&mut registry, "policy_set_number", "Number of the policy set handed out", policies);
+        gauge(
+            &mut registry,
+            "agents_watching_policies",
+            "Agents with an open stream of policies",
+            core.board.connected(),
         );
         let expires = crate::model::unix_seconds(signing.active.not_after());
         let expires = usize::try_from(expires).unwrap_or(0);

@@ -232,6 +232,13 @@ pub fn from_unix_seconds(seconds: i64) -> SystemTime {
     SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
 }
 
+/// The reserved path at or below which `id` lies, if it does: no workload may have such an identity.
+pub fn reserved(id: &SpiffeId) -> Option<&'static str> {
+    RESERVED_PATHS.into_iter().find(|reserved| {
+        id.path().strip_prefix(reserved).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
 /// The CA's own identity in `trust_domain`, reserved by SPIRE.
 pub fn server_id(trust_domain: &TrustDomain) -> Result<SpiffeId, identity::ParseIdError> {
     SpiffeId::new(trust_domain, SERVER_PATH)
@@ -252,8 +259,8 @@ pub(crate) fn random_uuid() -> Result<String, identity::crypto::CryptoError> {
 
 /// Path of the CA's own identity.
 pub const SERVER_PATH: &str = "/spire/server";
-/// Everything below belongs to the CA and its agents.
-pub const RESERVED_PATH: &str = "/spire";
+/// Everything at and below these paths belongs to the CA and its agents: SPIRE's reservation, and ours.
+pub const RESERVED_PATHS: [&str; 2] = ["/spire", identity::manifest::RESERVED_PATH];
 /// Path of agents attested by join token; the token follows.
 pub const JOIN_TOKEN_PATH: &str = "/spire/agent/join_token/";
 /// Longest entry id.

@@ -12,7 +12,7 @@ use std::{
 
 use identity::SpiffeId;
 
-use crate::model::{Change, Entry, EntryId, Node, Selector};
+use crate::model::{Change, Entry, EntryId, Node, Selector, Standing};
 
 mod filter;
 mod shared;
@@ -62,6 +62,12 @@ impl Registry {
     /// How many agents there are.
     pub fn node_count(&self) -> usize {
         self.nodes.len()
+    }
+
+    /// Every agent that is not shut out.
+    pub fn active_agents(&self) -> Vec<SpiffeId> {
+        let active = self.nodes.values().filter(|node| node.standing == Standing::Active);
+        active.map(|node| node.id.clone()).collect()
     }
 
     /// Entries that `filter` accepts, in the order of their names, after `after`.

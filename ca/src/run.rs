@@ -27,6 +27,7 @@ use crate::{
     health::{Health, Part},
     lock::{DataDir, LockError},
     metrics::{self, Metrics},
+    policies::{self, Published, Publisher, Signer, SignerError},
     registry::SharedRegistry,
     serve::{self, admin::AdminSocketError},
     services::{Core, MAX_BATCHES_PER_AGENT},
@@ -63,6 +64,9 @@ pub enum RunError {
     /// The authorities.
     #[error(transparent)]
     Authorities(#[from] RotationError),
+    /// The policy signer.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
     /// The CA's own identity.
     #[error("the trust domain is too long for the CA's own SPIFFE ID")]
     ServerId(#[from] identity::ParseIdError),
@@ -115,6 +119,13 @@ struct State {
     registry: SharedRegistry,
     rotation: Rotation,
     signing: watch::Receiver<Arc<Signing>>,
+    policies: Policies,
+}
+
+/// Who publishes policies, and where they are read.
+struct Policies {
+    publisher: Option<Publisher>,
+    published: watch::Receiver<Published>,
 }
 
 async fn open(config: &Config) -> Result<(State, Writer), RunError> {
@@ -126,10 +137,14 @@ async fn open(config: &Config) -> Result<(State, Writer), RunError> {
     let server_id = crate::model::server_id(&config.trust_domain)?;
     let sealing = Sealing::find(credentials_directory().as_deref(), config.seal_key_file.as_deref())?;
     let keys = KeyStore::open(config.data_dir.join("keys"), sealing)?;
+    let signer = match &config.policies {
+        Some(_) => Some(Signer::open(&keys, config.trust_domain.clone(), config.ca_ttl)?),
+        None => None,
+    };
     let registry = SharedRegistry::default();
     let published = registry.clone();
     let path = config.data_dir.join(DATABASE);
-    let (store, writer, Loaded { changes, authorities }) =
+    let (store, writer, Loaded { changes, authorities, policies }) =
         Store::open(&path, &config.trust_domain, move |changes| published.apply(changes))?;
     registry.apply(changes);
     if config.entries_dir.is_none() {
@@ -147,7 +162,14 @@ async fn open(config: &Config) -> Result<(State, Writer), RunError> {
     };
     let (rotation, signing) =
         Rotation::start(store.clone(), keys, settings, authorities, SystemTime::now()).await?;
-    Ok((State { server_id, store, registry, rotation, signing }, writer))
+    let policies = match signer {
+        Some(signer) => {
+            let (publisher, published) = Publisher::start(signer, store.clone(), signing.clone(), policies);
+            Policies { publisher: Some(publisher), published }
+        }
+        None => Policies { publisher: None, published: watch::channel(Published::None).1 },
+    };
+    Ok((State { server_id, store, registry, rotation, signing, policies }, writer))
 }
 
 struct Listeners {
@@ -191,6 +213,8 @@ async fn serve_all(
         registry: state.registry,
         store: state.store,
         signing: state.signing,
+        policies: state.policies.published,
+        board: policies::status::Board::default(),
         svid_ttl: config.svid_ttl,
         ca_ttl: config.ca_ttl,
         agent_svid_ttl: config.agent_svid_ttl,
@@ -204,6 +228,13 @@ async fn serve_all(
     let mut parts = JoinSet::new();
     spawn_listeners(&mut parts, listeners, &core);
     spawn_upkeep(&mut parts, state.rotation, config, &core);
+    if let (Some(publisher), Some(path)) = (state.policies.publisher, config.policies.clone()) {
+        let shared = core.clone();
+        parts.spawn(async move {
+            publisher.run(path, &shared.health, &shared.stop).await;
+            Ok(())
+        });
+    }
     drop(core);
     tracing::info!(listen = %opened.listen, admin = %opened.admin_socket.display(), trust_domain = %config.trust_domain, "CA is ready");
     ready(opened);
@@ -300,6 +331,9 @@ pub enum CheckError {
     /// The files of the entries directory are flawed.
     #[error("{0}")]
     Entries(Problems),
+    /// The files of the policy directory are flawed.
+    #[error("{0}")]
+    Policies(Problems),
     /// The sealing key.
     #[error(transparent)]
     SealKey(#[from] SealKeyError),
@@ -308,6 +342,9 @@ pub enum CheckError {
 /// Looks at what the configuration points to, without starting or changing anything. Returns how many entries the files hold.
 pub fn check(config: &Config) -> Result<usize, CheckError> {
     Sealing::find(credentials_directory().as_deref(), config.seal_key_file.as_deref())?;
+    if let Some(path) = &config.policies {
+        policies::directory::load(path).map_err(CheckError::Policies)?;
+    }
     match &config.entries_dir {
         Some(path) => directory::load(path, &config.trust_domain)
             .map(|entries| entries.len())

@@ -12,7 +12,7 @@ use proto::{
         agent::v1::agent_server::AgentServer, bundle::v1::bundle_server::BundleServer,
         entry::v1::entry_server::EntryServer, svid::v1::svid_server::SvidServer,
     },
-    vouchsafe::v1::registry_server::RegistryServer,
+    vouchsafe::v1::{policy_server::PolicyServer, registry_server::RegistryServer},
 };
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::{
     health::Health,
     issue::{IssueError, Issued, RequestedKey, Subject},
     metrics::Metrics,
+    policies::{Published, status::Board},
     rate::Buckets,
     registry::SharedRegistry,
     shares::Shares,
@@ -34,6 +35,8 @@ mod agent;
 mod bundle;
 mod entry;
 mod gate;
+mod lasting;
+mod policy;
 mod push;
 mod svid;
 mod sync;
@@ -52,6 +55,10 @@ pub(crate) struct Core {
     pub(crate) store: Store,
     /// What signs and what is trusted.
     pub(crate) signing: watch::Receiver<Arc<Signing>>,
+    /// The policies that agents are handed.
+    pub(crate) policies: watch::Receiver<Published>,
+    /// What they tell of them.
+    pub(crate) board: Board,
     /// A workload's lifetime where its entry says nothing.
     pub(crate) svid_ttl: Duration,
     /// A signing authority's lifetime.
@@ -106,7 +113,8 @@ pub(crate) fn routes(core: &Arc<Core>) -> Routes {
         )
         .add_service(EntryServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(SvidServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .add_service(RegistryServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES));
+        .add_service(RegistryServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(PolicyServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES));
     routes.routes()
 }
 

@@ -21,6 +21,7 @@ mod authorities;
 mod entries;
 mod nodes;
 mod patch;
+mod policies;
 mod schema;
 mod tokens;
 mod writer;
@@ -29,6 +30,7 @@ pub use authorities::{Authorities, AuthorityRecord};
 pub use entries::{Created, ReconcileError, Reconciled, WriteError};
 pub use nodes::NodeError;
 pub use patch::EntryPatch;
+pub use policies::PolicySetRecord;
 pub(crate) use tokens::JOIN_TOKEN;
 pub use tokens::{AttestError, Attestation, NewToken, TokenError};
 
@@ -116,6 +118,8 @@ pub struct Loaded {
     pub changes: Vec<Change>,
     /// Every authority.
     pub authorities: Authorities,
+    /// The set of policies that was in force last.
+    pub policies: Option<PolicySetRecord>,
 }
 
 /// The writer thread; it ends when the last [`Store`] is dropped.
@@ -169,7 +173,11 @@ fn load(connection: &Connection) -> Result<Loaded, StoreError> {
     let nodes = nodes::all(connection)?;
     let changes = entries.into_iter().map(|entry| Change::EntryPut(Arc::new(entry)));
     let nodes = nodes.into_iter().map(|node| Change::NodePut(Arc::new(node)));
-    Ok(Loaded { changes: changes.chain(nodes).collect(), authorities: authorities::all(connection)? })
+    Ok(Loaded {
+        changes: changes.chain(nodes).collect(),
+        authorities: authorities::all(connection)?,
+        policies: policies::load(connection)?,
+    })
 }
 
 /// Requests that may wait for the writer; more wait for a place.

@@ -55,7 +55,9 @@ fn check(args: &CaCheck) -> Result<Exit, Failure> {
     };
     match ca::check(&config) {
         Ok(_) => config::report(format, &what, Ok(())),
-        Err(CheckError::Entries(problems)) => config::report(format, &what, Err(problems)),
+        Err(CheckError::Entries(problems) | CheckError::Policies(problems)) => {
+            config::report(format, &what, Err(problems))
+        }
         Err(CheckError::SealKey(cause)) => Err(Failure::new(Exit::Found, cause)),
     }
 }

@@ -171,6 +171,11 @@ impl KeyStore {
         Ok(())
     }
 
+    /// Whether there is a key file for `id`, readable or not.
+    pub(crate) fn has(&self, id: &str) -> bool {
+        self.sealed_path(id).exists() || self.plain_path(id).exists()
+    }
+
     /// Reads the key of the authority `id`. A plain file is sealed on the way when there is a sealing key.
     pub fn load(&self, id: &str) -> Result<PrivateKey, KeyFileError> {
         let sealed = self.sealed_path(id);
@@ -198,7 +203,8 @@ impl KeyStore {
         let Ok(files) = std::fs::read_dir(&self.directory) else { return };
         for file in files.flatten() {
             let name = file.file_name().to_string_lossy().into_owned();
-            if !known.iter().any(|record| name.starts_with(&record.id)) {
+            let signers = name.starts_with(crate::policies::KEY_NAME);
+            if !signers && !known.iter().any(|record| name.starts_with(&record.id)) {
                 tracing::warn!(path = %file.path().display(), "a key file belongs to no authority in the database");
             }
         }

@@ -10,7 +10,6 @@ use std::{
 };
 
 use identity::{TrustDomain, crypto::Sha256};
-use notify::Watcher;
 use policy::strict::{Problem, Problems, Source};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +19,7 @@ use crate::{
     health::{Health, Part},
     model::{EntrySpec, unix_seconds},
     store::{ReconcileError, Reconciled, Store},
+    watching::{POLL, SETTLE, watch},
 };
 
 /// Reads every `*.yaml` and `*.yml` file of `directory`, in the order of their names.
@@ -152,44 +152,3 @@ fn report(directory: &Path, flaw: &str, health: &Health) {
         health.flaw(Part::EntriesDirectory, flaw);
     }
 }
-
-fn watch(directory: &Path, bell: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let ring = move |event: notify::Result<notify::Event>| {
-        if may_change(&event) {
-            // A full queue already holds a ring.
-            let _ = bell.try_send(());
-        }
-    };
-    let started = notify::recommended_watcher(ring).and_then(|mut watcher| {
-        watcher.watch(directory, notify::RecursiveMode::NonRecursive)?;
-        Ok(watcher)
-    });
-    started
-        .inspect_err(
-            |error| tracing::warn!(%error, "entries directory is polled, the system cannot watch it"),
-        )
-        .ok()
-}
-
-/// Whether an event can mean a change. That a file was opened or read is an event, too: heeding it would have
-/// the directory read for ever.
-fn may_change(event: &notify::Result<notify::Event>) -> bool {
-    use notify::event::{AccessKind, AccessMode, EventKind};
-    match event {
-        Ok(event) => match event.kind {
-            EventKind::Access(kind) => kind == AccessKind::Close(AccessMode::Write),
-            EventKind::Any
-            | EventKind::Create(_)
-            | EventKind::Modify(_)
-            | EventKind::Remove(_)
-            | EventKind::Other => true,
-        },
-        // Events were lost: anything may have happened.
-        Err(_) => true,
-    }
-}
-
-/// How often the directory is read whatever the system tells: watches lose events.
-const POLL: std::time::Duration = std::time::Duration::from_secs(5);
-/// How long to let writers finish.
-const SETTLE: std::time::Duration = std::time::Duration::from_millis(100);

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use identity::{SpiffeId, TrustDomain};
 
-use super::{EntrySpec, RESERVED_PATH, SERVER_PATH, Selector};
+use super::{EntrySpec, SERVER_PATH, Selector, reserved};
 
 /// Why an entry cannot be registered.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,10 +29,12 @@ pub enum InvalidEntry {
         id: SpiffeId,
     },
     /// The identity is one that only the CA gives out.
-    #[error("spiffe_id {id} lies below the reserved path /spire")]
+    #[error("spiffe_id {id} lies below the reserved path {path}")]
     Reserved {
         /// Which one.
         id: SpiffeId,
+        /// Below which path.
+        path: &'static str,
     },
     /// The identity is its own parent.
     #[error("spiffe_id and parent_id are both {id}")]
@@ -126,10 +128,8 @@ impl EntrySpec {
     fn check_ids(&self, trust_domain: &TrustDomain) -> Result<(), InvalidEntry> {
         check_member("spiffe_id", &self.spiffe_id, trust_domain)?;
         check_member("parent_id", &self.parent_id, trust_domain)?;
-        let path = self.spiffe_id.path();
-        if path == RESERVED_PATH || path.strip_prefix(RESERVED_PATH).is_some_and(|rest| rest.starts_with('/'))
-        {
-            return Err(InvalidEntry::Reserved { id: self.spiffe_id.clone() });
+        if let Some(path) = reserved(&self.spiffe_id) {
+            return Err(InvalidEntry::Reserved { id: self.spiffe_id.clone(), path });
         }
         if self.spiffe_id == self.parent_id {
             return Err(InvalidEntry::OwnParent { id: self.spiffe_id.clone() });

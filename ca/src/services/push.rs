@@ -8,26 +8,22 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
-    time::{Duration, SystemTime},
 };
 
 use futures_util::{Stream, stream};
-use identity::{Peer, SpiffeId};
-use proto::{
-    spire::api::types::permission_denied_details::Reason,
-    vouchsafe::v1::{AuthorizedEntries, WatchAuthorizedEntriesRequest, registry_server::Registry},
-};
+use proto::vouchsafe::v1::{AuthorizedEntries, WatchAuthorizedEntriesRequest, registry_server::Registry};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use super::{Core, calling_agent, gate::agent_message};
+use super::{
+    Core,
+    lasting::{GATHER, Lasting, stopping},
+};
 use crate::{
-    access::{self, Origin, Refusal},
     authority::rotation::Signing,
     model::{Entry, EntryId},
-    registry::{SharedRegistry, Subscription},
-    wire::{bundle_to_wire, denied, entry_to_wire},
+    registry::SharedRegistry,
+    wire::{bundle_to_wire, entry_to_wire},
 };
 
 /// What one agent is told.
@@ -49,19 +45,10 @@ impl Registry for Core {
         &self,
         request: Request<WatchAuthorizedEntriesRequest>,
     ) -> Result<Response<Self::WatchAuthorizedEntriesStream>, Status> {
-        let (agent, serial) = calling_agent(&request)?;
-        let ends = match request.extensions().get::<Origin>() {
-            Some(Origin::Remote { peer: Some(peer), .. }) => Peer::not_after(peer),
-            Some(Origin::Remote { peer: None, .. } | Origin::Local { .. }) | None => SystemTime::now(),
-        };
         let watcher = Watcher {
-            subscription: self.registry.subscribe(&agent),
+            lasting: Lasting::of(self, &request)?,
             registry: self.registry.clone(),
             signing: self.signing.clone(),
-            stop: self.stop.clone(),
-            agent,
-            serial,
-            ends,
             told: Told::default(),
         };
         let stream = stream::unfold(Some(watcher), |watcher| async move {
@@ -76,23 +63,18 @@ impl Registry for Core {
 }
 
 struct Watcher {
-    subscription: Subscription,
+    lasting: Lasting,
     registry: SharedRegistry,
     signing: watch::Receiver<Arc<Signing>>,
-    stop: CancellationToken,
-    agent: SpiffeId,
-    serial: String,
-    /// When the certificate of the connection ends.
-    ends: SystemTime,
     told: Told,
 }
 
 impl Watcher {
     async fn next(&mut self) -> Result<AuthorizedEntries, Status> {
         loop {
-            self.check()?;
+            self.lasting.check()?;
             let signing = self.signing.borrow_and_update().clone();
-            let entries = self.registry.read(|registry| registry.authorised(&self.agent));
+            let entries = self.registry.read(|registry| registry.authorised(&self.lasting.agent));
             if let Some(mut news) = self.told.news(entries, signing.bundle.sequence()) {
                 if self.told.bundle_is_news {
                     news.bundle = Some(bundle_to_wire(&signing.bundle, None));
@@ -104,35 +86,13 @@ impl Watcher {
     }
 
     async fn wait(&mut self) -> Result<(), Status> {
-        let left = self.ends.duration_since(SystemTime::now()).unwrap_or_default();
         tokio::select! {
-            () = self.subscription.changed() => {}
+            changed = self.lasting.changed() => changed?,
             changed = self.signing.changed() => changed.map_err(|_| stopping())?,
-            () = self.stop.cancelled() => return Err(stopping()),
-            () = tokio::time::sleep(left) => return Err(expired()),
         }
         tokio::time::sleep(GATHER).await;
         Ok(())
     }
-
-    /// The gate looked once; a stream lasts.
-    fn check(&self) -> Result<(), Status> {
-        match access::agent(&self.agent, &self.serial, self.ends, &self.registry, SystemTime::now()) {
-            Ok(_) => Ok(()),
-            Err(Refusal::Agent(Reason::AgentExpired)) => Err(expired()),
-            Err(Refusal::Agent(reason)) => Err(denied(reason, agent_message(reason))),
-            Err(Refusal::Unknown | Refusal::NotAllowed) => Err(Status::permission_denied("agents only")),
-        }
-    }
-}
-
-fn stopping() -> Status {
-    Status::unavailable("the CA is shutting down")
-}
-
-/// Not a denial: the agent may hold a newer certificate and only has to connect with it.
-fn expired() -> Status {
-    Status::unavailable("the certificate of this connection has expired: connect anew")
 }
 
 /// What the agent knows.
@@ -167,6 +127,3 @@ impl Told {
         news.then_some(AuthorizedEntries { complete, changed, removed, bundle: None })
     }
 }
-
-/// Changes that come together are told together.
-const GATHER: Duration = Duration::from_millis(10);

@@ -10,7 +10,7 @@ use crate::{
     authority::rotation::Signing,
     issue::{Issued, RequestedKey, Subject, requested_names},
     metrics::Kind,
-    model::{Entry, RESERVED_PATH},
+    model::{Entry, reserved},
     shares::Client,
     wire::{entry_id, item_ok, item_status, lifetime, now_seconds, svid_to_wire},
 };
@@ -79,8 +79,7 @@ impl Svid for Core {
             // The request has no other place for the names; its sender is an operator.
             let (id, dns_names) =
                 requested_names(&request.csr).map_err(|flaw| Status::invalid_argument(flaw.to_string()))?;
-            if !id.is_member_of(&trust_domain) || id.path().is_empty() || id.path().starts_with(RESERVED_PATH)
-            {
+            if !id.is_member_of(&trust_domain) || id.path().is_empty() || reserved(&id).is_some() {
                 return Err(Status::invalid_argument(format!("{id} is not a workload of {trust_domain}")));
             }
             issue(signing, &key, &Subject { id, dns_names, ttl })
@@ -133,6 +132,12 @@ fn sign_entry(
     default: Duration,
 ) -> Result<(Arc<Entry>, Issued), Status> {
     let (entry, csr) = wanted?;
+    // The database may hold entries that were registered before a path was reserved.
+    if let Some(path) = reserved(&entry.spec.spiffe_id) {
+        let message =
+            format!("{} lies below the reserved path {path}: delete this entry", entry.spec.spiffe_id);
+        return Err(Status::failed_precondition(message));
+    }
     let key = requested_key(&csr)?;
     let subject = Subject {
         id: entry.spec.spiffe_id.clone(),

@@ -96,7 +96,8 @@ pub(super) fn record(transaction: &Transaction<'_>, changes: &[Change]) -> rusql
 }
 
 /// One text per version of the tables. Never edited once released: only added to.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
     INSERT INTO meta (key, value) VALUES ('bundle_sequence', '0');
 
@@ -145,7 +146,17 @@ const MIGRATIONS: &[&str] = &["
     CREATE INDEX expiring_tokens ON join_tokens (expires_at);
 
     CREATE TABLE events (id INTEGER PRIMARY KEY AUTOINCREMENT, kind TEXT NOT NULL, subject TEXT NOT NULL) STRICT;
-"];
+",
+    "
+    CREATE TABLE policy_set (
+        only       INTEGER PRIMARY KEY CHECK (only = 1),
+        number     INTEGER NOT NULL,
+        generation TEXT NOT NULL,
+        since      INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE policy_files (name TEXT PRIMARY KEY, content BLOB NOT NULL) STRICT;
+",
+];
 
 /// The version that this program writes: the number of migrations.
 const VERSION: i64 = MIGRATIONS.len() as i64;

@@ -9,6 +9,7 @@
 
 mod harness;
 mod hostile;
+mod policies;
 
 use std::time::Duration;
 

@@ -40,8 +40,8 @@ pub struct WatchPoliciesRequest {
     pub held: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
 /// The messages of one set follow each other: manifest, files, end. A manifest begins a new set,
-/// whatever came of the one before. Files that were sent before on the stream, or that the agent
-/// said to hold, are not repeated.
+/// whatever came of the one before. Not repeated are the files that the receiver has for sure: those
+/// of the set that ended last on this stream or, before the first end, those it said to hold.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PolicyUpdate {
     #[prost(oneof = "policy_update::Step", tags = "1, 2, 3, 4")]
@@ -195,7 +195,8 @@ pub struct DeliveryBegin {
     #[prost(message, optional, tag = "1")]
     pub manifest: ::core::option::Option<SignedManifest>,
     /// The names of the files of this delivery, sorted: of those in the manifest the ones that may
-    /// concern an identity of the caller. Each is sent, save those whose SHA-256 the caller holds.
+    /// concern an identity of the caller. Each is sent, save those that the caller has for sure, as in
+    /// `PolicyUpdate`.
     #[prost(string, repeated, tag = "2")]
     pub files: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     /// What policies can select the caller by, one for each of its identities.
