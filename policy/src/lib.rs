@@ -13,6 +13,7 @@ mod cases;
 mod claims;
 mod decision;
 mod document;
+mod eval;
 mod explain;
 mod host;
 mod index;
@@ -26,6 +27,7 @@ mod set;
 #[cfg(test)]
 mod testing;
 mod workload;
+mod written;
 
 pub use access::{Connection, HeaderFields, NoHeaders, PeerIdentity, Request, RequestKind, Token, Traffic};
 pub use cases::{Outcome, TestReport, TriedCase};
@@ -34,6 +36,10 @@ pub use decision::{Allowed, Decision, Denial, DenyReason, Dimension, NearMiss, R
 pub use document::{
     Issuer, KeySource, MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS,
     MAX_PROTECTS, MAX_RULES_PER_POLICY, MAX_TESTS, Mode, Policy, TokenPlace,
+};
+pub use eval::{
+    Answer, EvalWorkload, Evaluator, MAX_ALIASES, MAX_LABELS, MAX_QUESTION_BYTES, Malformed, Question,
+    QuestionError, Reading, ShadowAnswer, WorkloadError, assumed_workload,
 };
 pub use explain::{ExplainedPolicy, Explanation, MAX_NEAR_MISSES, Step, Verdict};
 pub use host::{CanonicalHost, HostError, MAX_HOST_BYTES};
@@ -44,3 +50,4 @@ pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};
 pub use selection::{Selection, belongs_to_set};
 pub use set::PolicySet;
 pub use workload::{AtConnect, Residual, WorkloadPolicies};
+pub use written::{WrittenEffect, WrittenRequest, WrittenRule};
