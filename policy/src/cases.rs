@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use identity::SpiffeId;
 use serde::Serialize;
 
-use crate::access::{Connection, PeerIdentity, Request, Traffic};
+use crate::access::{Connection, PeerIdentity, Request, RequestKind, Token, Traffic};
 use crate::decision::{Decision, RuleRef};
-use crate::document::{Effect, Policy, TestCase, TestPeer};
+use crate::document::{Effect, Policy, TestCase, TestKind, TestPeer, TestRequest, TestToken};
 use crate::set::PolicySet;
 use crate::strict::Span;
 use crate::workload::WorkloadPolicies;
@@ -90,11 +90,9 @@ fn run_one(policy: &Policy, case: &TestCase, workload: &SpiffeId, policies: &Wor
         TestPeer::Authenticated(id) => PeerIdentity::Authenticated(id),
         TestPeer::Unauthenticated => PeerIdentity::Unauthenticated,
     };
-    let connection = Connection::new(peer, case.source, case.port, case.at);
-    let request = case
-        .request
-        .as_ref()
-        .map(|request| Request::new(&request.method, request.host.as_ref(), &request.path));
+    let connection =
+        Connection { sni: case.sni.as_deref(), ..Connection::new(peer, case.source, case.port, case.at) };
+    let request = case.request.as_ref().map(supposed);
     let decision = match &request {
         Some(request) => policies.decide_http(&connection, request),
         None => policies.decide_tcp(&connection),
@@ -119,6 +117,25 @@ fn run_one(policy: &Policy, case: &TestCase, workload: &SpiffeId, policies: &Wor
         description,
         outcome,
         span: case.span,
+    }
+}
+
+fn supposed(request: &TestRequest) -> Request<'_> {
+    let kind = match &request.kind {
+        TestKind::Plain => RequestKind::Plain,
+        TestKind::Connect { port } => RequestKind::Connect { port: *port },
+        TestKind::Upgrade { protocol } => RequestKind::Upgrade { protocol },
+    };
+    let token = match &request.token {
+        TestToken::Absent => Token::Absent,
+        TestToken::Invalid => Token::Invalid,
+        TestToken::Verified(claims) => Token::Verified(claims),
+    };
+    Request {
+        kind,
+        token,
+        headers: &request.headers,
+        ..Request::new(&request.method, request.host.as_ref(), &request.path)
     }
 }
 
@@ -155,11 +172,36 @@ fn describe(case: &TestCase, workload: &SpiffeId) -> String {
         TestPeer::Authenticated(id) => id.as_str(),
         TestPeer::Unauthenticated => "unauthenticated",
     };
+    let sni = case.sni.as_ref().map(|name| format!(" (sni {name})")).unwrap_or_default();
     match &case.request {
-        None => format!("tcp {} from {from} to {workload}", case.port),
+        None => format!("tcp {}{sni} from {from} to {workload}", case.port),
         Some(request) => {
-            let host = request.host.as_ref().map(|host| format!(" (host {host})")).unwrap_or_default();
-            format!("{} {} {}{host} from {from} to {workload}", request.method, case.port, request.path)
+            format!("{}{sni} from {from} to {workload}", asked(request, case.port))
         }
     }
+}
+
+fn asked(request: &TestRequest, port: u16) -> String {
+    let mut words = match (&request.kind, &request.host) {
+        (TestKind::Connect { .. }, Some(host)) => format!("CONNECT {port} {host}"),
+        (TestKind::Upgrade { protocol }, _) => format!("upgrade {port} {protocol} {}", request.path),
+        (TestKind::Plain | TestKind::Connect { .. }, _) => {
+            format!("{} {port} {}", request.method, request.path)
+        }
+    };
+    if let (Some(host), TestKind::Plain | TestKind::Upgrade { .. }) = (&request.host, &request.kind) {
+        words.push_str(&format!(" (host {host})"));
+    }
+    for (name, value) in &request.headers {
+        words.push_str(&format!(" ({name}: {value})"));
+    }
+    match &request.token {
+        TestToken::Absent => {}
+        TestToken::Invalid => words.push_str(" (jwt invalid)"),
+        TestToken::Verified(claims) => {
+            let subject = claims.subject().map(|subject| format!(", {subject}")).unwrap_or_default();
+            words.push_str(&format!(" (jwt of {}{subject})", claims.issuer().unwrap_or_default()));
+        }
+    }
+    words
 }

@@ -1,12 +1,18 @@
 //! A policy file as typed values: what is here was checked, and means what it says.
 
 mod conditions;
+mod elements;
 mod guarantees;
+mod headers;
 mod issuers;
+mod layers;
 mod limits;
+mod linking;
 mod read;
 mod rules;
 mod test_cases;
+mod test_requests;
+mod tokens;
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -18,10 +24,13 @@ pub(crate) use conditions::{
 pub(crate) use guarantees::Guarantee;
 pub use issuers::{Issuer, KeySource, TokenPlace};
 pub use limits::{
-    MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS, MAX_PROTECTS,
-    MAX_RULES_PER_POLICY, MAX_TESTS,
+    MAX_AUDIENCES, MAX_CLAIM_DEPTH, MAX_CLAIM_VALUES, MAX_CLAIMS, MAX_FROM, MAX_GUARANTEES, MAX_HEADER_VALUES,
+    MAX_HEADERS, MAX_HOSTS, MAX_ISSUERS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS,
+    MAX_PROTECTS, MAX_PROTOCOLS, MAX_RULES_PER_POLICY, MAX_SERVER_NAMES, MAX_SERVICES, MAX_TESTS,
 };
+pub(crate) use linking::{KeyFiles, link};
 pub(crate) use read::{Document, read};
+pub(crate) use tokens::TestToken;
 
 use crate::decision::RuleRef;
 use crate::net::Network;
@@ -81,6 +90,16 @@ impl Policy {
     /// How many allow and deny rules it has.
     pub fn rule_count(&self) -> usize {
         self.rules.len()
+    }
+
+    /// The issuers that it declares, and those that its rules rely on.
+    pub fn issuers(&self) -> impl Iterator<Item = &Issuer> {
+        self.issuers.iter().map(|issuer| &**issuer)
+    }
+
+    /// How many guarantees it has.
+    pub fn guarantee_count(&self) -> usize {
+        self.guarantees.len()
     }
 
     /// How many test cases it has.
@@ -201,6 +220,7 @@ pub(crate) struct TestCase {
     pub(crate) source: std::net::IpAddr,
     pub(crate) at: SystemTime,
     pub(crate) port: u16,
+    pub(crate) sni: Option<Arc<str>>,
     pub(crate) request: Option<TestRequest>,
     pub(crate) expect: Effect,
     pub(crate) by: Option<String>,
@@ -217,6 +237,17 @@ pub(crate) struct TestRequest {
     pub(crate) method: String,
     pub(crate) host: Option<crate::host::CanonicalHost>,
     pub(crate) path: crate::path::CanonicalPath,
+    pub(crate) kind: TestKind,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) token: TestToken,
+}
+
+/// The kind of request that a test case asks about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum TestKind {
+    Plain,
+    Connect { port: Option<u16> },
+    Upgrade { protocol: Arc<str> },
 }
 
 #[cfg(test)]

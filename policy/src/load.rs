@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::cases::{Outcome, run};
-use crate::document::{Document, read};
+use crate::document::{Document, KeyFiles, link, read};
 use crate::mesh::Mesh;
 use crate::set::{PolicySet, generation_of};
 use crate::strict::{Problem, Problems, Source};
@@ -46,12 +46,15 @@ pub fn compile_with(files: &[Source], options: &Options) -> Result<PolicySet, Pr
     sorted.sort_by(|a, b| a.name.cmp(&b.name));
     let mut problems = Problems::default();
     let mut documents: Vec<(&Source, Document)> = Vec::new();
-    for source in &sorted {
-        match read(source) {
+    let keys = KeyFiles::read(sorted.iter().copied(), &mut problems);
+    for source in sorted.iter().filter(|source| !KeyFiles::is_one(source)) {
+        match read(source, &keys) {
             Ok(document) => documents.push((source, document)),
             Err(more) => problems.extend(more),
         }
     }
+    let complete = problems.is_empty();
+    link(&mut documents, &keys, complete, &mut problems);
     check_between_files(&documents, &mut problems);
     if !problems.is_empty() {
         return Err(problems);

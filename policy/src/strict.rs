@@ -78,6 +78,9 @@ pub const MAX_DEPTH: usize = 32;
 /// Most nodes accepted in one file.
 pub const MAX_NODES: usize = 500_000;
 
+/// Most documents in one file of a kind that may have several.
+pub const MAX_DOCUMENTS: usize = 10_000;
+
 /// Most problems reported of one file; what goes beyond is counted.
 pub const MAX_PROBLEMS: usize = 50;
 

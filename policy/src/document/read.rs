@@ -1,25 +1,33 @@
 //! From the node tree of one file to a policy.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::rules::read_rules;
+use super::guarantees::read_guarantees;
+use super::issuers::{Declarations, read_issuers};
+use super::linking::{Declared, KeyFiles, Wanted};
+use super::rules::{Listed, read_rules};
 use super::test_cases::read_tests;
 use super::{Effect, MAX_NAME, MAX_PROTECTS, MAX_RULES_PER_POLICY, Mode, Policy, Stance};
+use crate::decision::RuleRef;
 use crate::moment::Moment;
 use crate::pattern::{IdPattern, IdPatternError};
 use crate::strict::{Fields, Node, Problems, Reader, Source, Span};
 
-/// A policy and the places that problems between files point at.
+/// A policy, the places that problems between files point at, and what it wants of other files.
 #[derive(Debug)]
 pub(crate) struct Document {
     pub(crate) policy: Arc<Policy>,
     pub(crate) name_at: Span,
+    pub(crate) declared: Vec<Declared>,
+    pub(crate) key_files: Vec<String>,
+    pub(crate) relied_on: Vec<Wanted>,
 }
 
-/// Reads a file, or says everything that is wrong in it.
-pub(crate) fn read(source: &Source) -> Result<Document, Problems> {
+/// Reads a file, or says everything that is wrong in it. Key sets that it names are found in `keys`.
+pub(crate) fn read(source: &Source, keys: &KeyFiles) -> Result<Document, Problems> {
     let (mut reader, root) = Reader::open(source);
-    let document = root.and_then(|root| read_policy(&root, source, &mut reader));
+    let document = root.and_then(|root| read_policy(&root, source, keys, &mut reader));
     reader.finish()?;
     // Whatever is absent was noted; if nothing was, the refusal says at least which file it is.
     document.ok_or_else(|| {
@@ -27,7 +35,7 @@ pub(crate) fn read(source: &Source) -> Result<Document, Problems> {
     })
 }
 
-fn read_policy(root: &Node, source: &Source, read: &mut Reader<'_>) -> Option<Document> {
+fn read_policy(root: &Node, source: &Source, keys: &KeyFiles, read: &mut Reader<'_>) -> Option<Document> {
     let mut fields = read.map(root)?;
     if fields.unsupported("apiVersion", read) {
         return None;
@@ -36,38 +44,64 @@ fn read_policy(root: &Node, source: &Source, read: &mut Reader<'_>) -> Option<Do
     let name_node = fields.required("name", read);
     let name: Option<Arc<str>> = name_node.and_then(|node| read_name(node, read)).map(Arc::from);
     let owner = match fields.optional("owner") {
-        Some(node) => Some(read.string(node)?.to_owned()),
-        None => None,
+        Some(node) => read.string(node).map(|owner| Some(owner.to_owned())),
+        None => Some(None),
     };
     let protects = fields.required("protects", read).and_then(|node| read_protects(node, read));
     let mode = read_mode(&mut fields, read);
-    let file: Arc<str> = source.name.as_str().into();
+    let declared = match fields.optional("issuers") {
+        Some(node) => read_issuers(node, &source.name, keys, read),
+        None => Some(Declarations::default()),
+    };
     let origin = Origin {
         policy: name.clone().unwrap_or_else(|| "".into()),
-        file: Arc::clone(&file),
+        file: source.name.as_str().into(),
         mode: mode.unwrap_or(Mode::Enforce),
     };
     let rules = read_both(&mut fields, &origin, read);
-    let tests = match fields.optional("tests") {
-        Some(node) => read_tests(node, protects.as_deref().unwrap_or_default(), read),
+    let known = protects.as_deref().unwrap_or_default();
+    let guarantees = match fields.optional("guarantees") {
+        Some(node) => read_guarantees(node, known, &origin, read),
         None => Some(Vec::new()),
     };
-    fields.unsupported("guarantees", read);
+    let tests = match fields.optional("tests") {
+        Some(node) => read_tests(node, known, read),
+        None => Some((Vec::new(), Vec::new())),
+    };
+    explain_misplaced(&mut fields, read);
     fields.finish(read);
     version?;
+    let (declared, tests) = (declared?, tests?);
+    let (rules, wanted): (Vec<_>, Vec<_>) =
+        rules?.into_iter().map(|listed| (listed.rule, listed.wanted)).unzip();
+    let (tests, of_tests) = tests;
     let policy = Policy {
         name: name?,
-        owner,
-        file,
+        owner: owner?,
+        file: origin.file,
         protects: protects?,
         stance: Stance::Closed,
         mode: mode?,
-        rules: rules?,
-        issuers: Vec::new(),
-        guarantees: Vec::new(),
-        tests: tests?,
+        rules,
+        issuers: declared.issuers.iter().map(|declared| Arc::clone(&declared.issuer)).collect(),
+        guarantees: guarantees?,
+        tests,
     };
-    Some(Document { policy: Arc::new(policy), name_at: name_node?.span() })
+    Some(Document {
+        policy: Arc::new(policy),
+        name_at: name_node?.span(),
+        declared: declared.issuers,
+        key_files: declared.key_files,
+        relied_on: wanted.into_iter().flatten().chain(of_tests).collect(),
+    })
+}
+
+fn explain_misplaced(fields: &mut Fields<'_>, read: &mut Reader<'_>) {
+    for key in ["from", "tcp", "http", "grpc", "jwt", "sni", "connect", "upgrade"] {
+        let cure = "write a rule under \"allow:\" or \"deny:\"";
+        fields.misplaced(key, "belongs to a rule", cure, read);
+    }
+    fields.misplaced("never", "belongs to a guarantee", "write it under \"guarantees:\"", read);
 }
 
 /// What every rule of a file has in common.
@@ -77,17 +111,20 @@ pub(super) struct Origin {
     pub(super) mode: Mode,
 }
 
-fn read_both(
-    fields: &mut Fields<'_>,
-    origin: &Origin,
-    read: &mut Reader<'_>,
-) -> Option<Vec<Arc<super::Rule>>> {
+impl Origin {
+    /// What records call the rule at `node`.
+    pub(super) fn reference(&self, name: &str, node: &Node) -> RuleRef {
+        let (policy, file) = (Arc::clone(&self.policy), Arc::clone(&self.file));
+        RuleRef { policy, rule: name.into(), file, line: node.line() }
+    }
+}
+
+fn read_both(fields: &mut Fields<'_>, origin: &Origin, read: &mut Reader<'_>) -> Option<Vec<Listed>> {
     let deny = match fields.optional("deny") {
         Some(node) => read_rules(node, Effect::Deny, origin, read),
         None => Some(Vec::new()),
     };
-    let allow_node = fields.optional("allow");
-    let allow = match allow_node {
+    let allow = match fields.optional("allow") {
         Some(node) => read_rules(node, Effect::Allow, origin, read),
         None => Some(Vec::new()),
     };
@@ -99,21 +136,20 @@ fn read_both(
         read.place(fields.span(), message, Some("split it into several policies".to_owned()));
         return None;
     }
-    let rules: Vec<(Span, Arc<super::Rule>)> = rules;
     unique_names(&rules, read)?;
-    Some(rules.into_iter().map(|(_, rule)| rule).collect())
+    Some(rules)
 }
 
-fn unique_names(rules: &[(Span, Arc<super::Rule>)], read: &mut Reader<'_>) -> Option<()> {
-    let mut seen: std::collections::HashMap<&str, u32> = std::collections::HashMap::new();
+fn unique_names(rules: &[Listed], read: &mut Reader<'_>) -> Option<()> {
+    let mut seen: HashMap<&str, u32> = HashMap::new();
     let mut unique = Some(());
-    let mut in_order: Vec<&(Span, Arc<super::Rule>)> = rules.iter().collect();
-    in_order.sort_by_key(|(span, _)| span.start);
-    for (span, rule) in in_order {
-        if let Some(first) = seen.insert(&rule.reference.rule, span.start.line) {
+    let mut in_order: Vec<&Listed> = rules.iter().collect();
+    in_order.sort_by_key(|listed| listed.at.start);
+    for Listed { at, rule, .. } in in_order {
+        if let Some(first) = seen.insert(&rule.reference.rule, at.start.line) {
             let message =
                 format!("the rule name \"{}\" is already used on line {first}", rule.reference.rule);
-            read.place(*span, message, Some("give each rule of a policy a name of its own".to_owned()));
+            read.place(*at, message, Some("give each rule of a policy a name of its own".to_owned()));
             unique = None;
         }
     }

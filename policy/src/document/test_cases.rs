@@ -1,35 +1,48 @@
 //! From nodes to the test cases of a policy.
 
 use std::net::IpAddr;
-use std::str::FromStr;
 use std::time::SystemTime;
 
 use identity::SpiffeId;
 
+use super::elements::read_server_name;
+use super::linking::Wanted;
 use super::read::quoted;
-use super::rules::{PortError, port};
-use super::{Effect, MAX_TESTS, TestCase, TestPeer, TestRequest};
-use crate::host::CanonicalHost;
+use super::test_requests::{Question, read_question};
+use super::{Effect, MAX_TESTS, TestCase, TestPeer};
 use crate::moment::{LAST, Moment};
 use crate::net::ANY_ADDRESS;
-use crate::path::{CanonicalPath, PathError};
 use crate::pattern::IdPattern;
 use crate::strict::{Fields, Node, Reader};
 
-/// Reads the list under `tests`.
+/// Reads the list under `tests`, and the issuers that the cases suppose.
 pub(super) fn read_tests(
     node: &Node,
     protects: &[IdPattern],
     read: &mut Reader<'_>,
-) -> Option<Vec<TestCase>> {
-    read.each(node, MAX_TESTS, |read, item| read_test(item, protects, read))
+) -> Option<(Vec<TestCase>, Vec<Wanted>)> {
+    let mut supposed = Vec::new();
+    let cases = read.each(node, MAX_TESTS, |read, item| {
+        let (case, wanted) = read_test(item, protects, read)?;
+        supposed.extend(wanted);
+        Some(case)
+    })?;
+    Some((cases, supposed))
 }
 
-fn read_test(node: &Node, protects: &[IdPattern], read: &mut Reader<'_>) -> Option<TestCase> {
+fn read_test(
+    node: &Node,
+    protects: &[IdPattern],
+    read: &mut Reader<'_>,
+) -> Option<(TestCase, Option<Wanted>)> {
     let mut fields = read.map(node)?;
     let from = fields.required("from", read).and_then(|node| read_peer(node, read));
     let to = read_targets(&mut fields, protects, read);
-    let asked = read_asked(&mut fields, read);
+    let asked = read_question(&mut fields, read);
+    let sni = match fields.optional("sni") {
+        Some(node) => read_server_name(read, node).map(Some),
+        None => Some(None),
+    };
     let source = match fields.optional("source_ip") {
         Some(node) => read.parsed::<IpAddr>(node, "an address such as 10.20.0.7"),
         None => Some(ANY_ADDRESS),
@@ -44,23 +57,16 @@ fn read_test(node: &Node, protects: &[IdPattern], read: &mut Reader<'_>) -> Opti
         Some(node) => read.string(node).map(|by| Some(by.to_owned())),
         None => Some(None),
     };
-    fields.unsupported("jwt", read);
-    fields.unsupported("grpc", read);
-    fields.unsupported("headers", read);
+    for key in ["method", "methods", "path", "paths", "port", "ports"] {
+        let cure = "write it as in http: GET 8443 /v1/rates";
+        fields.misplaced(key, "is said with the request in a test", cure, read);
+    }
     fields.finish(read);
-    let (port, request) = asked?;
+    let Question { port, request, wanted } = asked?;
     let expect = if expect? == "allow" { Effect::Allow } else { Effect::Deny };
-    Some(TestCase {
-        span: node.span(),
-        to: to?,
-        from: from?,
-        source: source?,
-        at: at?,
-        port,
-        request,
-        expect,
-        by: by?,
-    })
+    let (span, sni) = (node.span(), sni?);
+    let (to, from, source, at, by) = (to?, from?, source?, at?, by?);
+    Some((TestCase { span, to, from, source, at, port, sni, request, expect, by }, wanted))
 }
 
 fn read_peer(node: &Node, read: &mut Reader<'_>) -> Option<TestPeer> {
@@ -103,84 +109,4 @@ fn read_targets(
     }
     read.problem(node, format!("the policy does not protect {id}"), None);
     None
-}
-
-fn read_asked(fields: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<(u16, Option<TestRequest>)> {
-    let host = fields.optional("host");
-    match (fields.optional("tcp"), fields.optional("http")) {
-        (Some(tcp), None) => {
-            if let Some(host) = host {
-                read.problem(host, "\"host\" has no meaning for opaque TCP", None);
-            }
-            let Port(port) = read.parsed(tcp, "a port such as 8443")?;
-            Some((port, None))
-        }
-        (None, Some(http)) => {
-            let host = match host {
-                Some(node) => Some(read_host(node, read)?),
-                None => None,
-            };
-            let line: RequestLine = read.parsed(http, "a request such as \"GET 8443 /v1/rates\"")?;
-            Some((line.port, Some(TestRequest { method: line.method, host, path: line.path })))
-        }
-        (Some(_), Some(http)) => {
-            read.problem(http, "a test asks either \"tcp\" or \"http\"", Some("split it into two tests"));
-            None
-        }
-        (None, None) => {
-            let cure = "add \"tcp: 8443\" or \"http: GET 8443 /v1/rates\"".to_owned();
-            read.place(fields.span(), "the test asks nothing", Some(cure));
-            None
-        }
-    }
-}
-
-fn read_host(node: &Node, read: &mut Reader<'_>) -> Option<CanonicalHost> {
-    let text = read.string(node)?;
-    CanonicalHost::parse(text)
-        .map_err(|error| read.problem(node, format!("{} is not a host: {error}", quoted(text)), None))
-        .ok()
-}
-
-struct Port(u16);
-
-impl FromStr for Port {
-    type Err = PortError;
-
-    fn from_str(text: &str) -> Result<Self, PortError> {
-        port(text).map(Self)
-    }
-}
-
-struct RequestLine {
-    method: String,
-    port: u16,
-    path: CanonicalPath,
-}
-
-impl FromStr for RequestLine {
-    type Err = RequestLineError;
-
-    fn from_str(text: &str) -> Result<Self, RequestLineError> {
-        let mut parts = text.split(' ');
-        let (Some(method), Some(number), Some(path), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
-            return Err(RequestLineError::Shape);
-        };
-        if method.is_empty() {
-            return Err(RequestLineError::Shape);
-        }
-        Ok(Self { method: method.to_owned(), port: port(number)?, path: CanonicalPath::parse(path)? })
-    }
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-enum RequestLineError {
-    #[error("it is a method, a port and a path, with one space between")]
-    Shape,
-    #[error(transparent)]
-    Port(#[from] PortError),
-    #[error(transparent)]
-    Path(#[from] PathError),
 }

@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::read;
+use super::{KeyFiles, read};
 use super::{
     MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS, MAX_PROTECTS,
     MAX_RULES_PER_POLICY, MAX_TESTS,
@@ -10,18 +10,18 @@ use crate::strict::Source;
 const HEAD: &str = "vouchsafe: policy/v1\nname: p\nprotects: spiffe://a.test/web\n";
 
 fn refusal(text: &str) -> String {
-    read(&Source::new("p.yaml", text)).map(|_| ()).expect_err(text).to_string()
+    read(&Source::new("p.yaml", text), &KeyFiles::default()).map(|_| ()).expect_err(text).to_string()
 }
 
 fn accepted(text: &str) {
-    if let Err(problems) = read(&Source::new("p.yaml", text)) {
+    if let Err(problems) = read(&Source::new("p.yaml", text), &KeyFiles::default()) {
         panic!("{problems}");
     }
 }
 
 /// The one problem of a text: its first line and its cure.
 fn problem(text: &str) -> (String, String) {
-    let problems = read(&Source::new("p.yaml", text)).map(|_| ()).expect_err(text);
+    let problems = read(&Source::new("p.yaml", text), &KeyFiles::default()).map(|_| ()).expect_err(text);
     let mut all = problems.iter();
     let first = all.next().expect("a refusal has a problem");
     assert!(all.next().is_none(), "more than one problem: {problems}");
@@ -572,7 +572,7 @@ proptest! {
 
     #[test]
     fn no_text_makes_the_reader_panic(text in "\\PC*") {
-        let _ = read(&Source::new("p.yaml", text));
+        let _ = read(&Source::new("p.yaml", text), &KeyFiles::default());
     }
 
     #[test]
@@ -584,6 +584,6 @@ proptest! {
             "  - {from: unauthenticated, tcp: 80, expect: deny}\n", "  - []\n", "  - {}\n", "[]\n", "{}\n", "- \n",
         ]), 0..14)
     ) {
-        let _ = read(&Source::new("p.yaml", pieces.concat()));
+        let _ = read(&Source::new("p.yaml", pieces.concat()), &KeyFiles::default());
     }
 }

@@ -9,27 +9,35 @@ use std::time::Duration;
 use super::problem::{is_unprintable, quote};
 use super::scalar::{duration, is_plain_integer, meaning, size};
 use super::suggest::suggest;
-use super::tree::{Entry, Kind, Node, Scalar, Span, Style, build};
+use super::tree::{Dialect, Entry, Kind, Node, Scalar, Span, Style, build};
 use super::{MAX_PROBLEMS, Problem, Problems, Source};
 
 /// Reads typed values out of nodes and collects the problems met on the way.
 pub struct Reader<'s> {
     source: &'s Source,
     problems: Problems,
+    warnings: Problems,
 }
 
 impl<'s> Reader<'s> {
     /// A reader of the nodes of `source`, without problems so far.
     pub fn new(source: &'s Source) -> Self {
-        Self { source, problems: Problems::default() }
+        Self { source, problems: Problems::default(), warnings: Problems::default() }
     }
 
     /// Parses `source` and keeps its structural problems, so that they are reported together with those found in
     /// reading it. The node is absent where the text could not be followed to its end.
     pub fn open(source: &'s Source) -> (Self, Option<Node>) {
         let mut reader = Self::new(source);
-        let root = build(source, &mut reader);
+        let root = build(source, Dialect::One, &mut reader).and_then(|roots| roots.into_iter().next());
         (reader, root)
+    }
+
+    /// `open` for a file of several documents, which may have whole numbers as keys.
+    pub(crate) fn open_all(source: &'s Source) -> (Self, Vec<Node>) {
+        let mut reader = Self::new(source);
+        let roots = build(source, Dialect::Several, &mut reader).unwrap_or_default();
+        (reader, roots)
     }
 
     /// Ends the reading: an error with every problem noted, if there is one.
@@ -52,6 +60,22 @@ impl<'s> Reader<'s> {
         }
         let problem = Problem::at(self.source, span, message, cure);
         self.push(problem);
+    }
+
+    /// Notes what is acceptable and probably not what was meant.
+    pub(crate) fn warn(&mut self, span: Span, message: impl Into<String>, cure: &str) {
+        if self.warnings.is_full(MAX_PROBLEMS) {
+            return self.warnings.leave_out();
+        }
+        let warning = Problem::at(self.source, span, message, Some(cure.to_owned()));
+        self.warnings.push_within(MAX_PROBLEMS, warning);
+    }
+
+    /// The warnings noted so far, in the order of the text.
+    pub(crate) fn take_warnings(&mut self) -> Problems {
+        let mut warnings = std::mem::take(&mut self.warnings);
+        warnings.sort();
+        warnings
     }
 
     /// Whether no problem was noted so far.
@@ -77,6 +101,21 @@ impl<'s> Reader<'s> {
             }
             Kind::Scalar(_) | Kind::List(_) | Kind::Refused => self.mismatch(node, "a mapping"),
         }
+    }
+
+    /// Reads a mapping of at least one and at most `most` keys of the user's choice, with the places of the keys.
+    pub fn pairs<'n>(&mut self, node: &'n Node, most: usize) -> Option<Vec<(&'n str, Span, &'n Node)>> {
+        let Kind::Map(entries) = &node.kind else { return self.mismatch(node, "a mapping") };
+        if entries.is_empty() {
+            self.problem(node, "the mapping is empty", Some("leave the key out, or name at least one"));
+            return None;
+        }
+        if entries.len() > most {
+            let message = format!("the mapping has {} keys, at most {most} are accepted", entries.len());
+            self.problem(node, message, None);
+            return None;
+        }
+        Some(entries.iter().map(|entry| (entry.key.as_str(), entry.span, &entry.value)).collect())
     }
 
     /// Reads a list, empty or not.
@@ -134,6 +173,16 @@ impl<'s> Reader<'s> {
         }
         if let Some(letter) = scalar.text.chars().find(|letter| is_unprintable(*letter)) {
             self.problem(node, format!("the text contains the character U+{:04X}", u32::from(letter)), None);
+            return None;
+        }
+        Some(&scalar.text)
+    }
+
+    /// Reads a text of several lines. It is not to be shown.
+    pub(crate) fn text<'n>(&mut self, node: &'n Node) -> Option<&'n str> {
+        let scalar = self.scalar(node, "a text")?;
+        if scalar.text.trim().is_empty() {
+            self.problem(node, "the text is empty", None);
             return None;
         }
         Some(&scalar.text)

@@ -8,8 +8,8 @@ use std::collections::HashMap;
 use granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, ScanError, StrInput};
 
 use super::problem::{is_unprintable, quote};
-use super::scalar::meaning;
-use super::{MAX_BYTES, MAX_DEPTH, MAX_NODES, Position, Problem, Reader, Source, too_big};
+use super::scalar::{is_plain_integer, meaning};
+use super::{MAX_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES, Position, Problem, Reader, Source, too_big};
 
 /// The place of a node: where it starts, and how many characters of that line it takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,9 +57,35 @@ impl Node {
         matches!(self.kind, Kind::List(_))
     }
 
+    /// Whether the node says nothing: an empty plain scalar, `~` or `null`.
+    pub fn is_nothing(&self) -> bool {
+        match &self.kind {
+            Kind::Scalar(Scalar { text, style: Style::Plain }) => meaning(text) == Some("nothing"),
+            Kind::Scalar(_) | Kind::List(_) | Kind::Map(_) | Kind::Refused => false,
+        }
+    }
+
+    /// Whether the node is this text, quoted or not.
+    pub fn is_text(&self, wanted: &str) -> bool {
+        matches!(&self.kind, Kind::Scalar(scalar) if scalar.text == wanted)
+    }
+
     /// Whether the node is a mapping.
     pub fn is_map(&self) -> bool {
         matches!(self.kind, Kind::Map(_))
+    }
+
+    /// Whether the node is this word, written without quotes.
+    pub fn is_plain(&self, word: &str) -> bool {
+        self.plain() == Some(word)
+    }
+
+    /// The text of a scalar that is written without quotes.
+    pub(crate) fn plain(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Scalar(Scalar { text, style: Style::Plain }) => Some(text),
+            Kind::Scalar(_) | Kind::List(_) | Kind::Map(_) | Kind::Refused => None,
+        }
     }
 }
 
@@ -91,8 +117,17 @@ pub(super) struct Entry {
     pub(super) value: Node,
 }
 
-/// Builds the tree of `reader`'s source, noting problems there.
-pub(super) fn build(source: &Source, reader: &mut Reader<'_>) -> Option<Node> {
+/// What a file may hold beside what strict YAML has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Dialect {
+    /// Nothing: one document.
+    One,
+    /// Several documents, and whole numbers as keys, as Kubernetes writes them.
+    Several,
+}
+
+/// Builds the trees of `reader`'s source, one for each document, noting problems there.
+pub(super) fn build(source: &Source, dialect: Dialect, reader: &mut Reader<'_>) -> Option<Vec<Node>> {
     if source.text.len() > MAX_BYTES {
         reader.push(too_big(&source.name, source.text.len()));
         return None;
@@ -100,7 +135,7 @@ pub(super) fn build(source: &Source, reader: &mut Reader<'_>) -> Option<Node> {
     if !only_printable(source, reader) {
         return None;
     }
-    let mut builder = Builder { reader, open: Vec::new(), root: None, documents: 0, nodes: 0 };
+    let mut builder = Builder { reader, dialect, open: Vec::new(), roots: Vec::new(), documents: 0, nodes: 0 };
     let mut parser: Parser<'_, StrInput<'_>> = Parser::new_from_str_with_options(&source.text, options());
     while let Some(next) = parser.next_event() {
         match next {
@@ -113,11 +148,12 @@ pub(super) fn build(source: &Source, reader: &mut Reader<'_>) -> Option<Node> {
             }
         }
     }
-    let root = builder.root.take();
-    if root.is_none() {
+    let roots = builder.roots;
+    if roots.is_empty() {
         reader.push(Problem::in_file(&source.name, "the file says nothing", None));
+        return None;
     }
-    root
+    Some(roots)
 }
 
 fn options() -> Options {
@@ -155,8 +191,9 @@ fn only_printable(source: &Source, reader: &mut Reader<'_>) -> bool {
 
 struct Builder<'b, 's> {
     reader: &'b mut Reader<'s>,
+    dialect: Dialect,
     open: Vec<Open>,
-    root: Option<Node>,
+    roots: Vec<Node>,
     documents: usize,
     nodes: usize,
 }
@@ -219,9 +256,18 @@ impl Builder<'_, '_> {
 
     fn document(&mut self, place: Span) -> Option<()> {
         self.documents = self.documents.saturating_add(1);
-        if self.documents > 1 {
-            let cure = "put each document into a file of its own".to_owned();
-            self.reader.place(place, "a file holds one document", Some(cure));
+        let (most, message) = match self.dialect {
+            Dialect::One => (1, "a file holds one document".to_owned()),
+            Dialect::Several => {
+                (MAX_DOCUMENTS, format!("the file has more than {MAX_DOCUMENTS} documents"))
+            }
+        };
+        if self.documents > most {
+            let cure = match self.dialect {
+                Dialect::One => "put each document into a file of its own",
+                Dialect::Several => "split it into several files",
+            };
+            self.reader.place(place, message, Some(cure.to_owned()));
             return None;
         }
         Some(())
@@ -254,11 +300,13 @@ impl Builder<'_, '_> {
             return None;
         }
         match self.open.last_mut().map(|open| &mut open.kind) {
-            None => self.root = Some(node),
+            // Nothing after the last "---" is no document.
+            None if self.dialect == Dialect::Several && node.is_nothing() => {}
+            None => self.roots.push(node),
             Some(OpenKind::List(items)) => items.push(node),
             Some(OpenKind::Map { entries, lines, awaits }) => {
                 *awaits = match std::mem::replace(awaits, Awaits::Key) {
-                    Awaits::Key => key_of(node, lines, self.reader),
+                    Awaits::Key => key_of(node, self.dialect, lines, self.reader),
                     Awaits::Value(key, span) => {
                         entries.push(Entry { key, span, value: node });
                         Awaits::Key
@@ -285,7 +333,12 @@ impl Builder<'_, '_> {
     }
 }
 
-fn key_of(node: Node, lines: &mut HashMap<String, u32>, reader: &mut Reader<'_>) -> Awaits {
+fn key_of(
+    node: Node,
+    dialect: Dialect,
+    lines: &mut HashMap<String, u32>,
+    reader: &mut Reader<'_>,
+) -> Awaits {
     let span = node.span;
     let scalar = match node.kind {
         Kind::Scalar(scalar) => scalar,
@@ -300,7 +353,8 @@ fn key_of(node: Node, lines: &mut HashMap<String, u32>, reader: &mut Reader<'_>)
         reader.place(span, "merge keys are not accepted", Some(cure));
         return Awaits::Nothing;
     }
-    if let (Style::Plain, Some(meaning)) = (scalar.style, meaning(&scalar.text)) {
+    let number = dialect == Dialect::Several && is_plain_integer(&scalar.text);
+    if let (Style::Plain, Some(meaning), false) = (scalar.style, meaning(&scalar.text), number) {
         let message = format!("a key must be a text, {} is {meaning}", quote(&scalar.text));
         reader.place(span, message, Some("put it in quotes if a text is meant".to_owned()));
         return Awaits::Nothing;
