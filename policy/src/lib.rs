@@ -5,6 +5,7 @@
 //! allowed is denied. Deciding is total: it cannot fail. Nothing is allocated for it, save what an HTTP connection keeps
 //! between its requests.
 
+pub mod analyse;
 pub mod pattern;
 pub mod strict;
 

@@ -75,7 +75,7 @@ impl Universe {
             (Self::Authorities, _) => &[HOST_BYTES, b".", b":", b"]", b"8"],
             (Self::ServerNames, _) => &[HOST_BYTES, b"."],
             (Self::Methods, _) => &[METHOD_BYTES],
-            (Self::Texts, _) => &[TEXT_BYTES, b","],
+            (Self::Texts, _) => &[TEXT_BYTES, b",", b"/"],
         }
     }
 
