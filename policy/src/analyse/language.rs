@@ -15,6 +15,7 @@ pub(crate) use forms::{Class, Pattern, Step, bounds};
 pub(crate) use universe::Universe;
 
 use super::budget::{Budget, Spent};
+use crate::pattern::Case;
 use automaton::Place;
 use universe::State;
 
@@ -178,11 +179,16 @@ fn fill(pattern: &Pattern, word: &str) -> Option<String> {
     for step in pattern.alternatives.first()? {
         match step {
             Step::Text(part) => text.push_str(part),
-            Step::Any(_) => {}
+            Step::Any(Class::Slash | Class::Digit) => {}
             Step::Some(Class::Slash) => text.push('/'),
             Step::Some(Class::Digit) => text.push_str("8080"),
-            Step::Some(Class::Byte | Class::NotSlash | Class::Label) => text.push_str(word),
+            Step::Any(Class::Byte | Class::NotSlash | Class::Label)
+            | Step::Some(Class::Byte | Class::NotSlash | Class::Label) => text.push_str(word),
         }
+    }
+    match pattern.case {
+        Case::Sensitive => {}
+        Case::Insensitive => text.make_ascii_lowercase(),
     }
     Some(text)
 }

@@ -35,7 +35,8 @@ fn reach_lists_what_deny_rules_leave_and_nothing_they_take() {
     assert_eq!(names, ["web", "all"]);
     assert_eq!(reach.ways[0].from, ["spiffe://a.test/web"]);
     assert_eq!(reach.ways[0].cut_by.iter().map(|rule| &*rule.rule).collect::<Vec<_>>(), ["admin"]);
-    assert_eq!(reach.ways[0].witness.to_string(), "x");
+    let shown = "GET 8443 /v1/other from spiffe://a.test/web to spiffe://a.test/rates";
+    assert_eq!(reach.ways[0].witness.to_string(), shown);
 }
 
 #[test]

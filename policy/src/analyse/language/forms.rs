@@ -137,7 +137,7 @@ impl Pattern {
             below.push(slash.clone());
         }
         below.push(Step::Any(Class::Byte));
-        let alternatives = if segments.steps.is_empty() { vec![below] } else { vec![steps, below] };
+        let alternatives = if segments.steps.is_empty() { vec![below] } else { vec![below, steps] };
         Self::sensitive(alternatives.into_iter().map(merged).collect())
     }
 
