@@ -3,6 +3,7 @@
 //! This walks the rules one by one and shares no code with the index, so that each checks the other in the tests.
 
 mod failures;
+mod words;
 
 use std::fmt;
 

@@ -18,9 +18,10 @@ use std::time::SystemTime;
 
 use connection::ConnectionIndex;
 use request::RequestIndex;
+use row::Row;
 pub(crate) use trie::Trie;
 
-use crate::access::{Connection, Request, RequestKind};
+use crate::access::{Connection, Request};
 use crate::document::{ConnectionCondition, Effect, Kinds, Layer, Limit, Mode, Rule};
 use crate::moment::never;
 
@@ -35,8 +36,10 @@ pub(crate) struct Index {
     connection: ConnectionIndex,
     request: RequestIndex,
     size: Size,
-    /// Whether any rule asks for more than the index looks up.
-    conditional: bool,
+    /// The rules with conditions on the connection.
+    at_connect: Conditional,
+    /// The rules with conditions on the request.
+    at_request: Conditional,
 }
 
 /// Neighbouring rules of one effect and layer.
@@ -89,9 +92,20 @@ impl Index {
         let connection = ConnectionIndex::build(numbered(&slots));
         let request = RequestIndex::build(numbered(&slots));
         let size = Size::of(slots.len() / 64);
-        let conditional = slots.iter().flatten().any(|rule| rule.is_conditional());
-        let slots = slots.into();
-        Self { slots, tcp_deny, http_deny, http_allow, tcp_allow, connection, request, size, conditional }
+        let at_connect = Conditional::of(&slots, |rule| !rule.at_connect.is_empty());
+        let at_request = Conditional::of(&slots, asks_of_request);
+        Self {
+            slots: slots.into(),
+            tcp_deny,
+            http_deny,
+            http_allow,
+            tcp_allow,
+            connection,
+            request,
+            size,
+            at_connect,
+            at_request,
+        }
     }
 
     /// Finds the first rules that match a connection to a port that is served as opaque TCP.
@@ -134,9 +148,7 @@ impl Index {
         for from in (0..http.end).step_by(N) {
             let (words, spare) = windows(&mut buffer, &mut spare, http.end - from);
             self.connection.narrow(connection, from, words, spare);
-            if self.conditional {
-                retain(from, words, |rule| self.fits_connection(rule, connection));
-            }
+            self.at_connect.retain(from, words, |rule| self.fits_connection(rule, connection));
             first(&mut hits.tcp_deny, &self.tcp_deny, from, words, |_| true);
             first(&mut hits.http_allow, &self.http_allow, from, words, |_| true);
             let kept = words.iter().skip(http.start.saturating_sub(from));
@@ -222,30 +234,28 @@ impl Index {
 
     // The conditions of a rule whose bit is set. What the index does not know is no rule and matches nothing.
     fn fits_connection(&self, number: usize, connection: &Connection<'_>) -> bool {
-        if !self.conditional {
-            return true;
-        }
-        self.rule(number)
-            .is_some_and(|rule| rule.at_connect.iter().all(|condition| condition.holds(connection)))
+        !self.at_connect.has(number)
+            || self
+                .rule(number)
+                .is_some_and(|rule| rule.at_connect.iter().all(|condition| condition.holds(connection)))
     }
 
     fn fits_opaque(&self, number: usize, connection: &Connection<'_>) -> bool {
-        if !self.conditional {
-            return true;
-        }
-        self.rule(number).is_some_and(|rule| {
-            let mut conditions = rule.at_connect.iter();
-            conditions.all(|condition| *condition != ConnectionCondition::Http && condition.holds(connection))
-        })
+        !self.at_connect.has(number)
+            || self.rule(number).is_some_and(|rule| {
+                let mut conditions = rule.at_connect.iter();
+                conditions
+                    .all(|condition| *condition != ConnectionCondition::Http && condition.holds(connection))
+            })
     }
 
     fn fits_request(&self, number: usize, request: &Request<'_>) -> bool {
-        if !self.conditional && request.kind == RequestKind::Plain {
-            return true;
-        }
-        self.rule(number).is_some_and(|rule| {
-            kind_fits(rule, request) && rule.at_request.iter().all(|condition| condition.holds(request))
-        })
+        !self.at_request.has(number)
+            || self.rule(number).is_some_and(|rule| {
+                let Layer::Http(limits) = &rule.layer else { return false };
+                limits.kinds.fit(request.kind, rule.effect)
+                    && rule.at_request.iter().all(|condition| condition.holds(request))
+            })
     }
 
     fn rule(&self, number: usize) -> Option<&Rule> {
@@ -253,36 +263,48 @@ impl Index {
     }
 }
 
-/// Whether a rule is about this kind of request.
-pub(crate) fn kind_fits(rule: &Rule, request: &Request<'_>) -> bool {
-    let Layer::Http(limits) = &rule.layer else { return true };
-    match (&limits.kinds, request.kind) {
-        (Kinds::Every, _) | (Kinds::Plain, RequestKind::Plain) => true,
-        (Kinds::Connect { to_ports }, RequestKind::Connect { port }) => match (to_ports, port) {
-            (Limit::Any, _) => true,
-            (Limit::Only(ranges), Some(port)) => ranges.iter().any(|range| range.contains(&port)),
-            // What is absent grants nothing, and escapes no denial.
-            (Limit::Only(_), None) => rule.effect == Effect::Deny,
-        },
-        (Kinds::Upgrade { protocols }, RequestKind::Upgrade { protocol }) => match protocols {
-            Limit::Any => true,
-            Limit::Only(protocols) => protocols.iter().any(|wanted| **wanted == *protocol),
-        },
-        (Kinds::Plain | Kinds::Connect { .. } | Kinds::Upgrade { .. }, _) => false,
-    }
-}
+/// The rules that ask for more than the index looks up, as bits.
+#[derive(Debug)]
+struct Conditional(Box<[u64]>);
 
-fn retain(from: usize, words: &mut [u64], mut fits: impl FnMut(usize) -> bool) {
-    for (at, word) in words.iter_mut().enumerate() {
-        let mut left = *word;
-        while left != 0 {
-            let bit = left & left.wrapping_neg();
-            left ^= bit;
-            if !usize::try_from(bit.trailing_zeros()).is_ok_and(|bit| fits((from + at) * 64 + bit)) {
-                *word ^= bit;
+impl Conditional {
+    /// The rules for which `is` says so. Empty where there is none: most sets have none.
+    fn of(slots: &[Option<Arc<Rule>>], is: impl Fn(&Rule) -> bool) -> Self {
+        let rules = numbered(slots).filter(|(_, rule)| is(rule)).map(|(number, _)| number);
+        let row = Row::new(rules.collect());
+        let mut words = vec![0; if row.is_empty() { 0 } else { slots.len() / 64 }];
+        row.add_to(0, &mut words);
+        Self(words.into())
+    }
+
+    fn has(&self, number: usize) -> bool {
+        self.0.get(number / 64).is_some_and(|word| word >> (number % 64) & 1 == 1)
+    }
+
+    /// Takes out of `words` the rules of this set that do not fit.
+    fn retain(&self, from: usize, words: &mut [u64], fits: impl Fn(usize) -> bool) {
+        for ((at, word), asking) in (from..).zip(words).zip(self.0.iter().skip(from)) {
+            let mut left = *word & asking;
+            while left != 0 {
+                let bit = usize::try_from(left.trailing_zeros()).unwrap_or_default();
+                if !fits(at * 64 + bit) {
+                    *word &= !(1 << bit);
+                }
+                left &= left - 1;
             }
         }
     }
+}
+
+// Which kind a request is of is looked up; to which port and in which protocol is not.
+fn asks_of_request(rule: &Rule) -> bool {
+    let Layer::Http(limits) = &rule.layer else { return false };
+    let of_kind = match &limits.kinds {
+        Kinds::Plain | Kinds::Every => false,
+        Kinds::Connect { to_ports } => *to_ports != Limit::Any,
+        Kinds::Upgrade { protocols } => *protocols != Limit::Any,
+    };
+    of_kind || !rule.at_request.is_empty()
 }
 
 fn section(mut rules: Vec<Arc<Rule>>, slots: &mut Vec<Option<Arc<Rule>>>) -> Section {

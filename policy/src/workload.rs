@@ -102,20 +102,21 @@ impl WorkloadPolicies {
         }
     }
 
-    /// Decides a connection to a port that is served as HTTP, as far as that can be done before a request.
+    /// Decides a connection to a port that is served as HTTP, as far as that can be done before a request. For more than a
+    /// thousand rules about requests this takes one allocation, which the connection keeps.
     pub fn at_connect(&self, connection: &Connection<'_>) -> AtConnect {
         let protected = match self.protected() {
             Ok(protected) => protected,
             Err(denial) => return AtConnect::Deny(denial),
         };
-        let mut words = vec![0; protected.index.http_words().len()];
-        let hits = protected.index.http_connection(connection, &mut words);
+        let mut words = Words::new(protected.index.http_words().len());
+        let hits = protected.index.http_connection(connection, words.as_mut());
         // Judged as if the best request came: what is refused here, no request can pass.
         match protected.judge(connection, Hits { http_deny: None, ..hits }, Layer::Http) {
             Decision::Deny(denial) => AtConnect::Deny(denial),
             Decision::Allow(_) => AtConnect::Residual(Residual {
                 policies: self.clone(),
-                words: words.into(),
+                words,
                 tcp_deny: hits.tcp_deny,
                 peer: match connection.peer {
                     PeerIdentity::Authenticated(_) => Proof::Given,
@@ -167,7 +168,7 @@ pub enum AtConnect {
 #[derive(Debug)]
 pub struct Residual {
     policies: WorkloadPolicies,
-    words: Box<[u64]>,
+    words: Words,
     tcp_deny: Option<usize>,
     peer: Proof,
 }
@@ -180,7 +181,7 @@ impl Residual {
                 if let Some(denial) = protected.refused_token(request) {
                     return Decision::Deny(denial);
                 }
-                let hits = protected.index.http_request(&self.words, request);
+                let hits = protected.index.http_request(self.words.as_ref(), request);
                 let decision =
                     protected.decide(now, self.peer, Hits { tcp_deny: self.tcp_deny, ..hits }, Layer::Http);
                 blaming_token(decision, request)
@@ -192,6 +193,34 @@ impl Residual {
     /// The generation of the policies it comes from.
     pub fn generation(&self) -> &str {
         self.policies.generation()
+    }
+}
+
+/// The bits of the rules that are left over: beside the connection where they are few, else in the one allocation that a
+/// connection costs.
+#[derive(Debug)]
+enum Words {
+    Few { words: [u64; FEW], length: usize },
+    Many(Box<[u64]>),
+}
+
+impl Words {
+    fn new(length: usize) -> Self {
+        if length <= FEW { Self::Few { words: [0; FEW], length } } else { Self::Many(vec![0; length].into()) }
+    }
+
+    fn as_ref(&self) -> &[u64] {
+        match self {
+            Self::Few { words, length } => words.get(..*length).unwrap_or_default(),
+            Self::Many(words) => words,
+        }
+    }
+
+    fn as_mut(&mut self) -> &mut [u64] {
+        match self {
+            Self::Few { words, length } => words.get_mut(..*length).unwrap_or_default(),
+            Self::Many(words) => words,
+        }
     }
 }
 
@@ -300,6 +329,9 @@ fn closed(policies: &[Arc<Policy>]) -> Closed {
     });
     soonest.unwrap_or(Closed::Never)
 }
+
+/// Words kept without an allocation: enough for a thousand rules about requests.
+const FEW: usize = 16;
 
 #[cfg(test)]
 mod tests;

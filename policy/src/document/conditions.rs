@@ -3,14 +3,19 @@
 //! Deciding is total. What is absent satisfies no positive condition, save in a native deny rule, which it does not
 //! escape; it satisfies every negative one, as in Istio.
 
+mod headers;
+mod tokens;
+
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use serde_json::Value;
+pub(crate) use headers::HeaderReading;
+pub(crate) use tokens::{ClaimLimit, Split, TokenLimits};
+use tokens::{claim, principal};
 
-use crate::access::{Connection, HeaderFields, PeerIdentity, Request, Token};
-use crate::claims::Claims;
+use super::{Effect, Kinds, Limit};
+use crate::access::{Connection, PeerIdentity, Request, RequestKind, Token};
 use crate::net::Network;
 use crate::pattern::TextPattern;
 
@@ -64,44 +69,6 @@ pub(crate) enum Absent {
     Fails,
 }
 
-/// How the field lines of one header become something to compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum HeaderReading {
-    /// There is a value, and every one of them matches: native allow rules.
-    Every,
-    /// Some value matches: native deny rules.
-    Any,
-    /// Istio's allow rules: the field lines joined by commas match; or none of line, value and joined lines does.
-    Joined(Sense),
-    /// Istio's deny rules: the joined lines match, or any value; or the joined lines do not.
-    JoinedOrAny(Sense),
-}
-
-/// Whether a claim that is one text is a list separated by spaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Split {
-    Whole,
-    Spaces,
-}
-
-/// What a native rule asks of a token.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct TokenLimits {
-    pub(crate) issuer: Arc<str>,
-    /// One of these audiences; none means any.
-    pub(crate) audiences: Vec<Arc<str>>,
-    pub(crate) claims: Vec<ClaimLimit>,
-    /// What an absent or invalid token, or an absent claim, means.
-    pub(crate) absent: Absent,
-}
-
-/// The values of which a claim must have one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct ClaimLimit {
-    pub(crate) path: Vec<Arc<str>>,
-    pub(crate) values: Vec<Arc<str>>,
-}
-
 impl ConnectionCondition {
     /// Whether the condition holds. `Http` is for the caller to know: it says nothing about the connection itself.
     pub(crate) fn holds(&self, connection: &Connection<'_>) -> bool {
@@ -137,7 +104,12 @@ impl RequestCondition {
             Self::Authority { any_of, sense } => {
                 sense.of(request.authority.is_some_and(|authority| any(any_of, authority.as_bytes())))
             }
-            Self::Path { any_of, sense } => sense.of(any(any_of, request.text.as_bytes())),
+            Self::Path { any_of, sense } => match request.kind {
+                RequestKind::Connect { .. } => sense.of(false),
+                RequestKind::Plain | RequestKind::Upgrade { .. } => {
+                    sense.of(any(any_of, request.text.as_bytes()))
+                }
+            },
             Self::Header { name, any_of, reading } => reading.holds(request.headers, name, any_of),
             Self::Principal { any_of, sense } => sense.of(principal(any_of, request.token)),
             Self::Claim { path, any_of, sense, split } => match request.token {
@@ -158,146 +130,38 @@ impl Sense {
     }
 }
 
-impl HeaderReading {
-    fn holds(self, headers: &dyn HeaderFields, name: &str, any_of: &[TextPattern]) -> bool {
-        match self {
-            Self::Every => {
-                let (mut values, mut matching) = (0, 0);
-                each_value(headers, name, &mut |value| {
-                    values += 1;
-                    matching += usize::from(any(any_of, value));
-                });
-                values > 0 && values == matching
-            }
-            Self::Any => any_value(headers, name, any_of),
-            Self::Joined(Sense::Is) => Joined::of(headers, name).matches(any_of) == Some(true),
-            Self::Joined(Sense::IsNot) => {
-                Joined::of(headers, name).matches(any_of) == Some(false) && !any_value(headers, name, any_of)
-            }
-            Self::JoinedOrAny(Sense::Is) => {
-                Joined::of(headers, name).matches(any_of) != Some(false) || any_value(headers, name, any_of)
-            }
-            Self::JoinedOrAny(Sense::IsNot) => Joined::of(headers, name).matches(any_of) != Some(true),
+impl Kinds {
+    /// Whether these kinds include that of a request, for a rule with this effect.
+    pub(crate) fn fit(&self, kind: RequestKind<'_>, effect: Effect) -> bool {
+        match (self, kind) {
+            (Self::Every, _) | (Self::Plain, RequestKind::Plain) => true,
+            (Self::Connect { to_ports }, RequestKind::Connect { port }) => match (to_ports, port) {
+                (Limit::Any, _) => true,
+                (Limit::Only(ranges), Some(port)) => ranges.iter().any(|range| range.contains(&port)),
+                // What is absent grants nothing, and escapes no denial.
+                (Limit::Only(_), None) => effect == Effect::Deny,
+            },
+            (Self::Upgrade { protocols }, RequestKind::Upgrade { protocol }) => match protocols {
+                Limit::Any => true,
+                Limit::Only(protocols) => protocols_fit(protocols, protocol, effect),
+            },
+            (Self::Plain | Self::Connect { .. } | Self::Upgrade { .. }, _) => false,
         }
     }
 }
 
-/// The field lines of one header, joined by commas.
-struct Joined {
-    bytes: [u8; MAX_JOINED],
-    length: usize,
-    lines: Lines,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Lines {
-    None,
-    Some,
-    TooLong,
-}
-
-impl Joined {
-    fn of(headers: &dyn HeaderFields, name: &str) -> Self {
-        let mut joined = Self { bytes: [0; MAX_JOINED], length: 0, lines: Lines::None };
-        headers.each(name, &mut |line| {
-            if joined.lines == Lines::Some {
-                joined.push(b",");
-            }
-            if joined.lines == Lines::None {
-                joined.lines = Lines::Some;
-            }
-            joined.push(line);
-        });
-        joined
+// RFC 9110 7.8: a request may name several protocols, each with a version, and the other end chooses. Every one of them must be
+// granted, and one is enough to be refused, in whatever version.
+fn protocols_fit(wanted: &[Arc<str>], named: &str, effect: Effect) -> bool {
+    let mut each = named.split(',').map(str::trim);
+    let meant = |protocol: &str| wanted.iter().any(|wanted| wanted.eq_ignore_ascii_case(protocol));
+    match effect {
+        Effect::Allow => each.all(meant),
+        Effect::Deny => each.any(|protocol| {
+            let (name, _) = protocol.split_once('/').unwrap_or((protocol, ""));
+            protocol.is_empty() || meant(protocol) || meant(name)
+        }),
     }
-
-    fn push(&mut self, part: &[u8]) {
-        let end = self.length.saturating_add(part.len());
-        match self.bytes.get_mut(self.length..end) {
-            Some(free) => {
-                free.copy_from_slice(part);
-                self.length = end;
-            }
-            None => self.lines = Lines::TooLong,
-        }
-    }
-
-    /// Whether a pattern matches; unknown where the lines are too long to tell.
-    fn matches(&self, any_of: &[TextPattern]) -> Option<bool> {
-        match self.lines {
-            Lines::None => Some(false),
-            Lines::Some => Some(any(any_of, self.bytes.get(..self.length).unwrap_or_default())),
-            Lines::TooLong => None,
-        }
-    }
-}
-
-// A value is what stands between commas; a line with commas is also looked at whole, since not every header is a list.
-fn any_value(headers: &dyn HeaderFields, name: &str, any_of: &[TextPattern]) -> bool {
-    let mut found = false;
-    headers.each(name, &mut |line| found |= any(any_of, line.trim_ascii()));
-    each_value(headers, name, &mut |value| found |= any(any_of, value));
-    found
-}
-
-fn each_value(headers: &dyn HeaderFields, name: &str, see: &mut dyn FnMut(&[u8])) {
-    headers
-        .each(name, &mut |line| line.split(|byte| *byte == b',').for_each(|value| see(value.trim_ascii())));
-}
-
-impl TokenLimits {
-    fn hold(&self, token: Token<'_>) -> bool {
-        let absent = self.absent == Absent::Holds;
-        let Token::Verified(claims) = token else { return absent };
-        if claims.issuer() != Some(&*self.issuer) {
-            return absent;
-        }
-        let audience = self.audiences.is_empty() || has_one(claims, &["aud"], &self.audiences);
-        audience
-            && self.claims.iter().all(|limit| match claims.at(&limit.path) {
-                Some(_) => has_one(claims, &limit.path, &limit.values),
-                None => absent,
-            })
-    }
-}
-
-// `scope` is a list in one text (RFC 8693 4.2); a value is compared whole as well.
-fn has_one(claims: &Claims, path: &[impl AsRef<str>], values: &[Arc<str>]) -> bool {
-    let mut found = false;
-    let scope = matches!(path, [only] if only.as_ref() == "scope");
-    claims.texts(path, &mut |text| {
-        found |= values.iter().any(|value| **value == *text);
-        found |= scope && text.split(' ').any(|word| values.iter().any(|value| **value == *word));
-    });
-    found || scalar(claims.at(path)).is_some_and(|text| values.iter().any(|value| **value == *text))
-}
-
-fn scalar(value: Option<&Value>) -> Option<&'static str> {
-    match value {
-        Some(Value::Bool(true)) => Some("true"),
-        Some(Value::Bool(false)) => Some("false"),
-        Some(Value::Null | Value::Number(_) | Value::String(_) | Value::Array(_) | Value::Object(_))
-        | None => None,
-    }
-}
-
-fn principal(any_of: &[(TextPattern, TextPattern)], token: Token<'_>) -> bool {
-    let Token::Verified(claims) = token else { return false };
-    let (Some(issuer), Some(subject)) = (claims.issuer(), claims.subject()) else { return false };
-    any_of.iter().any(|(wanted_issuer, wanted_subject)| {
-        wanted_issuer.matches(issuer.as_bytes()) && wanted_subject.matches(subject.as_bytes())
-    })
-}
-
-fn claim(claims: &Claims, path: &[Arc<str>], any_of: &[TextPattern], split: Split) -> bool {
-    let mut found = false;
-    claims.texts(path, &mut |text| {
-        found |= match split {
-            Split::Whole => any(any_of, text.as_bytes()),
-            Split::Spaces => text.split(' ').any(|word| any(any_of, word.as_bytes())),
-        };
-    });
-    found
 }
 
 fn any(any_of: &[TextPattern], text: &[u8]) -> bool {
@@ -308,6 +172,5 @@ fn within(any_of: &[Network], address: IpAddr) -> bool {
     any_of.iter().any(|network| network.contains(address))
 }
 
-/// Most bytes of the field lines of one header that are compared joined. What is longer matches no allow rule of Istio's
-/// and escapes no deny rule.
-pub(crate) const MAX_JOINED: usize = 4096;
+#[cfg(test)]
+mod tests;

@@ -106,7 +106,8 @@ fn a_tunnel_and_another_protocol_are_not_plain_requests() {
     let connect = r#"{"peer":"WEB","port":8443,"http":{"method":"CONNECT","host":"api.test:443"}}"#;
     let upgrade = r#"{"peer":"WEB","port":8443,"http":{"method":"GET","host":"api.test","path":"/a/x","headers":[["Upgrade","websocket"]]}}"#;
 
-    assert_eq!(answered(connect).reason, "no_allow_matched");
+    // A tunnel has no path, and what is absent escapes no denial.
+    assert_eq!(answered(connect).reason, "explicit_deny");
     assert_eq!(answered(upgrade).reason, "no_allow_matched");
 }
 

@@ -1,4 +1,4 @@
-//! What a request adds: method, host, path.
+//! What a request adds: kind, method, host, path.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use super::connection::keep;
 use super::hashing::ShortHash;
 use super::row::Row;
 use super::trie::Trie;
-use crate::access::Request;
-use crate::document::{Effect, HttpLimits, Layer, Limit, Rule};
+use crate::access::{Request, RequestKind};
+use crate::document::{Effect, HttpLimits, Kinds, Layer, Limit, Rule};
 use crate::pattern::{HostKind, HostPattern, PathPattern, parent_of, without_root};
 
 /// Rules by the dimensions of a request.
@@ -21,8 +21,13 @@ pub(crate) struct RequestIndex {
     hosts: HashMap<Arc<str>, Row, ShortHash>,
     hosts_below: HashMap<Arc<str>, Row, ShortHash>,
     path_any: Row,
+    path_absent: Row,
     paths: Trie<Row>,
     has_paths: bool,
+    plain: Row,
+    connect: Row,
+    upgrade: Row,
+    every_plain: bool,
 }
 
 impl RequestIndex {
@@ -41,6 +46,7 @@ impl RequestIndex {
         if out.iter().all(|word| *word == 0) {
             return;
         }
+        self.narrow_by_kind(request.kind, from, out, spare);
         if !self.methods.is_empty() {
             keep(out, spare, |fitting| {
                 self.method_any.add_to(from, fitting);
@@ -58,11 +64,24 @@ impl RequestIndex {
             });
         }
         if self.has_paths {
-            keep(out, spare, |fitting| {
-                self.path_any.add_to(from, fitting);
-                self.paths.visit(without_root(request.path), &mut |row| row.add_to(from, fitting));
+            keep(out, spare, |fitting| match request.kind {
+                RequestKind::Connect { .. } => self.path_absent.add_to(from, fitting),
+                RequestKind::Plain | RequestKind::Upgrade { .. } => {
+                    self.path_any.add_to(from, fitting);
+                    self.paths.visit(without_root(request.path), &mut |row| row.add_to(from, fitting));
+                }
             });
         }
+    }
+
+    fn narrow_by_kind(&self, kind: RequestKind<'_>, from: usize, out: &mut [u64], spare: &mut [u64]) {
+        let fitting = match kind {
+            RequestKind::Plain if self.every_plain => return,
+            RequestKind::Plain => &self.plain,
+            RequestKind::Connect { .. } => &self.connect,
+            RequestKind::Upgrade { .. } => &self.upgrade,
+        };
+        keep(out, spare, |spare| fitting.add_to(from, spare));
     }
 }
 
@@ -80,8 +99,13 @@ struct Builder {
     hosts: HashMap<Arc<str>, Vec<u32>, ShortHash>,
     hosts_below: HashMap<Arc<str>, Vec<u32>, ShortHash>,
     path_any: Vec<u32>,
+    path_absent: Vec<u32>,
     paths: Trie<Vec<u32>>,
     has_paths: bool,
+    plain: Vec<u32>,
+    connect: Vec<u32>,
+    upgrade: Vec<u32>,
+    every_plain: bool,
 }
 
 impl Default for Builder {
@@ -94,8 +118,13 @@ impl Default for Builder {
             hosts: HashMap::default(),
             hosts_below: HashMap::default(),
             path_any: Vec::new(),
+            path_absent: Vec::new(),
             paths: Trie::new(),
             has_paths: false,
+            plain: Vec::new(),
+            connect: Vec::new(),
+            upgrade: Vec::new(),
+            every_plain: true,
         }
     }
 }
@@ -114,13 +143,31 @@ impl Builder {
             Limit::Any => self.host_any.push(number),
             Limit::Only(hosts) => hosts.iter().for_each(|host| self.host(number, host)),
         }
-        // What is absent grants nothing, and escapes no denial.
-        if effect == Effect::Deny || matches!(limits.hosts, Limit::Any) {
+        // What is absent grants nothing, and escapes no denial. A tunnel has no path (RFC 9112 3.2.3).
+        if effect == Effect::Deny || limits.hosts == Limit::Any {
             self.host_absent.push(number);
         }
+        if effect == Effect::Deny || limits.paths == Limit::Any {
+            self.path_absent.push(number);
+        }
+        self.kinds(number, &limits.kinds);
         match &limits.paths {
             Limit::Any => self.path_any.push(number),
             Limit::Only(paths) => paths.iter().for_each(|path| self.path(number, path)),
+        }
+    }
+
+    fn kinds(&mut self, number: u32, kinds: &Kinds) {
+        self.every_plain &= matches!(kinds, Kinds::Plain | Kinds::Every);
+        match kinds {
+            Kinds::Plain => self.plain.push(number),
+            Kinds::Connect { .. } => self.connect.push(number),
+            Kinds::Upgrade { .. } => self.upgrade.push(number),
+            Kinds::Every => {
+                for rules in [&mut self.plain, &mut self.connect, &mut self.upgrade] {
+                    rules.push(number);
+                }
+            }
         }
     }
 
@@ -151,8 +198,13 @@ impl Builder {
             hosts: rows(self.hosts),
             hosts_below: rows(self.hosts_below),
             path_any: Row::new(self.path_any),
+            path_absent: Row::new(self.path_absent),
             paths: self.paths.map(Row::new),
             has_paths: self.has_paths,
+            plain: Row::new(self.plain),
+            connect: Row::new(self.connect),
+            upgrade: Row::new(self.upgrade),
+            every_plain: self.every_plain,
         }
     }
 }

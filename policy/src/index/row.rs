@@ -30,6 +30,14 @@ impl Row {
         Self::Dense { first, words: words.into() }
     }
 
+    /// Whether there is no rule in it.
+    pub(crate) fn is_empty(&self) -> bool {
+        match self {
+            Self::Sparse(rules) => rules.is_empty(),
+            Self::Dense { .. } => false,
+        }
+    }
+
     /// Adds the set to `out`, whose first word is the word `from` of the whole.
     pub(crate) fn add_to(&self, from: usize, out: &mut [u64]) {
         match self {

@@ -51,47 +51,130 @@ impl TextPattern {
         &self.pieces
     }
 
+    /// Whether it is one text, spelled out.
+    pub(crate) fn is_exact(&self) -> bool {
+        self.pieces.iter().all(|piece| matches!(piece, Piece::Literal(_)))
+    }
+
     /// Whether case matters.
     pub fn case(&self) -> Case {
         self.case
     }
 
     /// Whether the whole text is made up of the pieces.
+    ///
+    /// Takes at most as many steps as the text has bytes for each of the pieces, save where a run of one segment stands
+    /// between two runs of anything: there the bytes count twice.
     pub fn matches(&self, text: &[u8]) -> bool {
-        fits(&self.pieces, text, self.case)
+        let mut walk = Walk { pattern: self, text, piece: 0, at: 0, segment: None, run: None, steps: 0 };
+        walk.fits()
     }
 }
 
-// Only a run that another run follows could make this take long; there the first place where the pieces between them fit is as
-// good as any later one, since the second run takes the rest.
-fn fits(pieces: &[Piece], text: &[u8], case: Case) -> bool {
-    let Some((piece, rest)) = pieces.split_first() else { return text.is_empty() };
-    match piece {
-        Piece::Literal(literal) => {
-            without(text, literal.as_bytes(), case).is_some_and(|text| fits(rest, text, case))
+/// One comparison of a pattern with a text.
+struct Walk<'p> {
+    pattern: &'p TextPattern,
+    text: &'p [u8],
+    /// The piece that is next, and where in the text.
+    piece: usize,
+    at: usize,
+    /// The piece after the last run inside a segment, and where in the text it was tried last.
+    segment: Option<(usize, usize)>,
+    /// The same for the last run of anything.
+    run: Option<(usize, usize)>,
+    steps: usize,
+}
+
+/// What looking at one piece led to.
+enum Step {
+    On,
+    Fails,
+    Decided(bool),
+}
+
+impl Walk<'_> {
+    // Only the last run of each kind is ever made longer: whatever a later run of the same kind makes of the text, it can as
+    // well make from the first place where it can begin. So there is no trying of all combinations.
+    fn fits(&mut self) -> bool {
+        loop {
+            self.steps += 1;
+            match self.step() {
+                Step::On => {}
+                Step::Decided(fits) => return fits,
+                Step::Fails if self.lengthen() => {}
+                Step::Fails => return false,
+            }
         }
-        Piece::Run => run(rest, text, 0, text.len(), case),
-        Piece::NonEmptyRun => run(rest, text, 1, text.len(), case),
-        Piece::SegmentRun => run(rest, text, 0, segment(text), case),
-        Piece::NonEmptySegmentRun => run(rest, text, 1, segment(text), case),
     }
-}
 
-fn run(rest: &[Piece], text: &[u8], least: usize, most: usize, case: Case) -> bool {
-    if rest.is_empty() {
-        return most == text.len() && most >= least;
+    fn step(&mut self) -> Step {
+        let Some(left) = self.text.get(self.at..) else { return Step::Fails };
+        match self.pattern.pieces.get(self.piece) {
+            None if left.is_empty() => Step::Decided(true),
+            None => Step::Fails,
+            Some(Piece::Literal(literal)) if begins(left, literal.as_bytes(), self.pattern.case) => {
+                self.piece += 1;
+                self.at += literal.len();
+                Step::On
+            }
+            Some(Piece::Literal(_)) => Step::Fails,
+            Some(Piece::Run) => self.anything(0),
+            Some(Piece::NonEmptyRun) => self.anything(1),
+            Some(Piece::SegmentRun) => self.in_segment(0, left),
+            Some(Piece::NonEmptySegmentRun) => self.in_segment(1, left),
+        }
     }
-    // With literals only to come, the end of the text says where they are.
-    if let Some(tail) = literals(rest)
-        && most == text.len()
-    {
-        return text.len().checked_sub(tail).is_some_and(|at| at >= least && ends(rest, text, at, case));
-    }
-    (least..=most).any(|skipped| text.get(skipped..).is_some_and(|text| fits(rest, text, case)))
-}
 
-fn ends(rest: &[Piece], text: &[u8], at: usize, case: Case) -> bool {
-    text.get(at..).is_some_and(|text| fits(rest, text, case))
+    fn anything(&mut self, least: usize) -> Step {
+        let (start, end) = (self.at + least, self.text.len());
+        let rest = self.pattern.pieces.get(self.piece + 1..).unwrap_or_default();
+        if start > end {
+            return Step::Decided(false);
+        }
+        if rest.is_empty() {
+            return Step::Decided(true);
+        }
+        // With literals only to come, the end of the text says where they are.
+        if let Some(tail) = literals(rest) {
+            return match end.checked_sub(tail).filter(|at| *at >= start) {
+                Some(at) => {
+                    (self.piece, self.at, self.run, self.segment) = (self.piece + 1, at, None, None);
+                    Step::On
+                }
+                None => Step::Decided(false),
+            };
+        }
+        (self.piece, self.at) = (self.piece + 1, start);
+        (self.run, self.segment) = (Some((self.piece, start)), None);
+        Step::On
+    }
+
+    fn in_segment(&mut self, least: usize, left: &[u8]) -> Step {
+        if least > 0 && left.first().is_none_or(|byte| *byte == b'/') {
+            return Step::Fails;
+        }
+        (self.piece, self.at) = (self.piece + 1, self.at + least);
+        self.segment = Some((self.piece, self.at));
+        Step::On
+    }
+
+    /// Makes the last run one byte longer, if it can be.
+    fn lengthen(&mut self) -> bool {
+        if let Some((piece, at)) = self.segment
+            && self.text.get(at).is_some_and(|byte| *byte != b'/')
+        {
+            (self.piece, self.at, self.segment) = (piece, at + 1, Some((piece, at + 1)));
+            return true;
+        }
+        self.segment = None;
+        match self.run {
+            Some((piece, at)) if at < self.text.len() => {
+                (self.piece, self.at, self.run) = (piece, at + 1, Some((piece, at + 1)));
+                true
+            }
+            Some(_) | None => false,
+        }
+    }
 }
 
 fn literals(pieces: &[Piece]) -> Option<usize> {
@@ -101,17 +184,11 @@ fn literals(pieces: &[Piece]) -> Option<usize> {
     })
 }
 
-fn segment(text: &[u8]) -> usize {
-    text.iter().position(|byte| *byte == b'/').unwrap_or(text.len())
-}
-
-fn without<'t>(text: &'t [u8], literal: &[u8], case: Case) -> Option<&'t [u8]> {
-    let (start, rest) = text.split_at_checked(literal.len())?;
-    let same = match case {
+fn begins(text: &[u8], literal: &[u8], case: Case) -> bool {
+    text.get(..literal.len()).is_some_and(|start| match case {
         Case::Sensitive => start == literal,
         Case::Insensitive => start.eq_ignore_ascii_case(literal),
-    };
-    same.then_some(rest)
+    })
 }
 
 impl fmt::Display for TextPattern {
@@ -122,6 +199,8 @@ impl fmt::Display for TextPattern {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn literal(text: &str) -> Piece {
@@ -152,6 +231,110 @@ mod tests {
         ];
         for (pieces, text, expected) in cases {
             assert_eq!(pattern(pieces.clone()).matches(text.as_bytes()), expected, "{pieces:?} {text}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_compared_as_they_are() {
+        let pattern = pattern(vec![literal("a"), Piece::NonEmptyRun]);
+
+        assert!(pattern.matches(b"a\xff\x00"));
+        assert!(!pattern.matches(b"\xffa"));
+    }
+
+    /// What an attacker would send: nearly what the pattern asks for, again and again, and never to its end.
+    #[test]
+    fn hostile_texts_cost_no_more_than_their_length_for_each_piece() {
+        let text = "a".repeat(8192);
+        let segments = format!("{}b", "a/".repeat(4096));
+        let stars = |piece: &Piece| {
+            let mut pieces = vec![literal("a")];
+            for _ in 0..64 {
+                pieces.extend([piece.clone(), literal("a")]);
+            }
+            pieces.push(literal("c"));
+            pieces
+        };
+        let namespaces = |count: usize| {
+            let mut pieces = vec![Piece::Run, literal("/ns/")];
+            for _ in 0..count {
+                pieces.extend([literal("a"), Piece::Run]);
+            }
+            pieces.extend([literal("/"), Piece::Run]);
+            pieces
+        };
+        let mut template = vec![literal("/a")];
+        for _ in 0..30 {
+            template.extend([literal("/"), Piece::NonEmptySegmentRun]);
+        }
+        template.extend([literal("/"), Piece::Run, literal("/cart")]);
+        for pieces in [
+            stars(&Piece::Run),
+            stars(&Piece::NonEmptyRun),
+            stars(&Piece::SegmentRun),
+            stars(&Piece::NonEmptySegmentRun),
+            namespaces(60),
+            template,
+        ] {
+            for text in [text.as_str(), &segments, &format!("/ns/{text}"), &format!("/{segments}/cart?")] {
+                let pattern = pattern(pieces.clone());
+                let mut walk = Walk {
+                    pattern: &pattern,
+                    text: text.as_bytes(),
+                    piece: 0,
+                    at: 0,
+                    segment: None,
+                    run: None,
+                    steps: 0,
+                };
+                assert!(!walk.fits(), "{pieces:?}");
+                let most = (text.len() + 1) * (pieces.len() + 1);
+                assert!(walk.steps <= most, "{} steps, at most {most}, for {pieces:?}", walk.steps);
+            }
+        }
+    }
+
+    fn pieces() -> impl Strategy<Value = Vec<Piece>> {
+        let piece = prop_oneof![
+            4 => "[abA/\\n]{1,3}".prop_map(|text| Piece::Literal(text.into())),
+            1 => Just(Piece::Run),
+            1 => Just(Piece::NonEmptyRun),
+            1 => Just(Piece::SegmentRun),
+            1 => Just(Piece::NonEmptySegmentRun),
+        ];
+        prop::collection::vec(piece, 0..8)
+    }
+
+    fn as_regex(pieces: &[Piece], case: Case) -> regex::bytes::Regex {
+        let insensitive = if case == Case::Insensitive { "i" } else { "" };
+        let mut text = format!("(?{insensitive}s-u)\\A");
+        for piece in pieces {
+            match piece {
+                Piece::Literal(literal) => text.push_str(&regex::escape(literal)),
+                Piece::Run => text.push_str(".*"),
+                Piece::NonEmptyRun => text.push_str(".+"),
+                Piece::SegmentRun => text.push_str("[^/]*"),
+                Piece::NonEmptySegmentRun => text.push_str("[^/]+"),
+            }
+        }
+        regex::bytes::Regex::new(&(text + "\\z")).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+        #[test]
+        fn a_pattern_matches_what_the_regular_expression_for_it_matches(
+            pieces in pieces(),
+            texts in prop::collection::vec("[abA/\\n]{0,12}", 12),
+            sensitive: bool,
+        ) {
+            let case = if sensitive { Case::Sensitive } else { Case::Insensitive };
+            let (regex, pattern) = (as_regex(&pieces, case), TextPattern::new(pieces.clone(), case, ""));
+            for text in texts {
+                let expected = regex.is_match(text.as_bytes());
+                prop_assert_eq!(pattern.matches(text.as_bytes()), expected, "{:?} {:?}", pieces, text);
+            }
         }
     }
 
