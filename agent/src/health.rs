@@ -55,6 +55,10 @@ pub(crate) struct Figures {
     pub issued: Counter,
     /// SVIDs that the CA refused.
     pub issue_refused: Counter,
+    /// The number of the policy set that is handed out.
+    pub policy_number: Gauge<i64, std::sync::atomic::AtomicI64>,
+    /// Policy sets of the CA that were refused.
+    pub policies_refused: Counter,
     /// Lost or refused connections to the CA.
     pub ca_failures: Counter,
     /// Attestations of processes by their result.
@@ -124,6 +128,8 @@ impl Figures {
             last_contact: Gauge::default(),
             issued: Counter::default(),
             issue_refused: Counter::default(),
+            policy_number: Gauge::default(),
+            policies_refused: Counter::default(),
             ca_failures: Counter::default(),
             attestations: Family::default(),
         };
@@ -144,6 +150,16 @@ impl Figures {
         );
         registry.register("svids_issued", "SVIDs issued for entries", figures.issued.clone());
         registry.register("svids_refused", "SVIDs that the CA refused", figures.issue_refused.clone());
+        registry.register(
+            "policy_set_number",
+            "Number of the policy set handed out",
+            figures.policy_number.clone(),
+        );
+        registry.register(
+            "policy_sets_refused",
+            "Policy sets of the CA that were refused",
+            figures.policies_refused.clone(),
+        );
         registry.register("ca_failures", "Lost or refused CA connections", figures.ca_failures.clone());
         registry.register("attestations", "Attestations of processes", figures.attestations.clone());
         figures

@@ -16,11 +16,14 @@ pub mod state;
 pub mod view;
 
 mod admission;
+mod attested;
 mod check;
 mod health;
 mod limits;
 mod monitor;
 mod node;
+mod policies;
+mod policy_delivery;
 mod prepare;
 mod run;
 mod server;

@@ -17,6 +17,8 @@ use crate::config::{Config, Metrics};
 use crate::health::Health;
 use crate::limits::{Gate, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_UID};
 use crate::monitor::{self, Monitor};
+use crate::policies::Follower;
+use crate::policy_delivery::Deliverer;
 use crate::prepare::{self, DataDir, DataDirError};
 use crate::server;
 use crate::socket::{BoundSocket, Reach, SocketError};
@@ -62,6 +64,8 @@ pub async fn run(
     let (state, watched) = watch::channel(Arc::new(State::empty(config.trust_domain.clone())));
     let mut registry = Registry::default();
     let health = Health::new(&mut registry);
+    let domain = config.trust_domain.clone();
+    let policies = Arc::new(Follower::open(domain, store.clone(), watched.clone(), health.figures.clone()));
 
     let mut tasks = JoinSet::new();
     let metrics = listeners.metrics_address();
@@ -69,11 +73,11 @@ pub async fn run(
         &mut tasks,
         &config,
         watched.clone(),
-        Monitor { health: health.clone(), registry, state: watched.clone() },
+        (Monitor { health: health.clone(), registry, state: watched.clone() }, policies.clone()),
         &stop,
     );
     tasks.spawn(finish(persist(store.clone(), watched.clone(), stop.clone())));
-    let synchroniser = Synchroniser::new(config.clone(), store.clone(), state, health);
+    let synchroniser = Synchroniser::new(config.clone(), store.clone(), state, policies, health);
     let synchronising = stop.clone();
     tasks.spawn(async move { Ok(synchroniser.run(synchronising).await?) });
 
@@ -165,14 +169,17 @@ impl Listeners {
         tasks: &mut JoinSet<Result<(), RunError>>,
         config: &Config,
         state: watch::Receiver<Arc<State>>,
-        monitor: Monitor,
+        (monitor, policies): (Monitor, Arc<Follower>),
         stop: &CancellationToken,
     ) {
         let attestor = Attestor::new(config.attestor);
         let whoami = |scope| WhoAmI::new(state.clone(), attestor.clone(), scope).into_service();
         let workload_api = WorkloadApi::new(state.clone(), attestor.clone(), monitor.health.figures.clone());
-        let routes =
-            tonic::service::Routes::new(workload_api.into_service()).add_service(whoami(Scope::Caller));
+        let deliverer =
+            Deliverer::new(state.clone(), policies, attestor.clone(), monitor.health.figures.clone());
+        let routes = tonic::service::Routes::new(workload_api.into_service())
+            .add_service(whoami(Scope::Caller))
+            .add_service(deliverer.into_service());
         tasks.spawn(serve(self.socket, routes, stop.clone()));
         tasks.spawn(serve(
             self.admin_socket,

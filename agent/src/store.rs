@@ -18,7 +18,9 @@ use zeroize::Zeroizing;
 mod record;
 mod seal_key;
 
-pub(crate) use record::{CacheRecord, NodeRecord, RecordError};
+pub(crate) use record::{CacheRecord, NodeRecord, PublicBytes, RecordError};
+
+use crate::policies::{PoliciesError, PoliciesRecord};
 pub(crate) use seal_key::SealKeyError;
 
 /// The largest sealed file that is read.
@@ -73,9 +75,19 @@ impl Store {
         self.save(CACHE, record)
     }
 
-    /// Removes everything that gives an identity: the CA banned this node.
+    /// Reads the policies that were handed out last, and the newest number seen.
+    pub(crate) fn load_policies(&self) -> Found<PoliciesRecord> {
+        self.load(POLICIES)
+    }
+
+    /// Writes the policies that are handed out, and the newest number seen.
+    pub(crate) fn save_policies(&self, record: &PoliciesRecord) -> Result<(), StoreError> {
+        self.save(POLICIES, record)
+    }
+
+    /// Removes everything that gives an identity or was for its holder only: the CA banned this node.
     pub(crate) fn wipe(&self) -> io::Result<()> {
-        for kind in [NODE, CACHE] {
+        for kind in [NODE, CACHE, POLICIES] {
             match fs::remove_file(self.path(kind)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -134,6 +146,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 
 const NODE: &str = "node";
 const CACHE: &str = "cache";
+const POLICIES: &str = "policies";
 const FILE_MODE: u32 = 0o600;
 
 /// Why a sealed file cannot be read or written.
@@ -170,6 +183,9 @@ pub enum StoreError {
     /// The content is not what it has to be.
     #[error("the sealed state cannot be used")]
     Record(#[from] RecordError),
+    /// The policies are not what they have to be.
+    #[error("the sealed policies cannot be used")]
+    Policies(#[from] PoliciesError),
     /// The record cannot be written down.
     #[error("cannot write down the state")]
     Serialise {

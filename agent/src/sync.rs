@@ -16,6 +16,7 @@ use crate::admission::{Admission, AdmissionError, AdmitError};
 use crate::config::{Bootstrap, CaAddress, Config, SecretSource};
 use crate::health::{CaLink, Health, chain};
 use crate::node::Node;
+use crate::policies::Follower;
 use crate::renewal::Refusals;
 use crate::state::{Phase, State};
 use crate::store::{Found, Store, StoreError};
@@ -41,6 +42,7 @@ pub(crate) struct Synchroniser {
     config: Config,
     store: Arc<Store>,
     state: watch::Sender<Arc<State>>,
+    policies: Arc<Follower>,
     health: Health,
     refusals: Refusals,
     admission: Option<Arc<Admission>>,
@@ -55,12 +57,14 @@ impl Synchroniser {
         config: Config,
         store: Arc<Store>,
         state: watch::Sender<Arc<State>>,
+        policies: Arc<Follower>,
         health: Health,
     ) -> Self {
         Self {
             config,
             store,
             state,
+            policies,
             health,
             refusals: Refusals::default(),
             admission: None,
@@ -155,6 +159,7 @@ impl Synchroniser {
         admitted.bundle = Some(Arc::new(received.bundle));
         self.keep(&admitted).await?;
         self.begin_anew(&admitted);
+        self.policies.begin_anew().await;
         *node = Some(admitted);
         Ok(())
     }
@@ -244,6 +249,7 @@ impl Synchroniser {
     fn end_banned(&mut self) -> SyncError {
         let empty = State::empty(self.config.trust_domain.clone());
         self.publish(State { phase: Phase::Stopping, ..empty });
+        self.policies.forget();
         if let Err(error) = self.store.wipe() {
             tracing::error!(%error, "cannot remove the stored identities of a banned node");
         }
@@ -295,7 +301,7 @@ fn count(items: usize) -> i64 {
 }
 
 /// A random number from 0 to 1. Without random numbers all waits are the longest, which harms nobody.
-fn fraction() -> f64 {
+pub(crate) fn fraction() -> f64 {
     identity::crypto::random_fraction().unwrap_or(1.0)
 }
 

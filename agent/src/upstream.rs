@@ -16,8 +16,11 @@ use proto::spire::api::server::svid::v1::{
     BatchNewX509svidRequest, NewX509svidParams, batch_new_x509svid_response,
 };
 use proto::spire::api::types;
+use proto::vouchsafe::v1::policy_client::PolicyClient;
 use proto::vouchsafe::v1::registry_client::RegistryClient;
-use proto::vouchsafe::v1::{AuthorizedEntries, WatchAuthorizedEntriesRequest};
+use proto::vouchsafe::v1::{
+    AuthorizedEntries, PolicyUpdate, ReportStatusRequest, WatchAuthorizedEntriesRequest, WatchPoliciesRequest,
+};
 use rustls::ClientConfig;
 use tonic::transport::Channel;
 use tonic::{Response, Status, Streaming};
@@ -37,6 +40,9 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The largest message taken from the CA. 64 MiB hold about 270,000 entries.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
+
+/// The largest message with policies: a manifest, which is longer than any file.
+pub(crate) const MAX_POLICY_MESSAGE_BYTES: usize = identity::manifest::MAX_MANIFEST_BYTES + 64 * 1024;
 
 /// The path of the CA's own SPIFFE ID, which is SPIRE's.
 pub(crate) const SERVER_PATH: &str = "/spire/server";
@@ -129,6 +135,21 @@ impl Upstream {
         let mut client =
             RegistryClient::new(self.channel.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES);
         call(client.watch_authorized_entries(WatchAuthorizedEntriesRequest {})).await
+    }
+
+    /// Opens the stream on which our CA pushes policies, without the files whose SHA-256 are `held`.
+    pub(crate) async fn watch_policies(
+        &self,
+        held: Vec<Vec<u8>>,
+    ) -> Result<Streaming<PolicyUpdate>, CallError> {
+        let mut client =
+            PolicyClient::new(self.channel.clone()).max_decoding_message_size(MAX_POLICY_MESSAGE_BYTES);
+        call(client.watch_policies(WatchPoliciesRequest { held })).await
+    }
+
+    /// Tells our CA which policies run here.
+    pub(crate) async fn report_policies(&self, report: ReportStatusRequest) -> Result<(), CallError> {
+        call(PolicyClient::new(self.channel.clone()).report_status(report)).await.map(drop)
     }
 
     /// Asks for SVIDs, given by the ids of their entries and certificate requests. The answers have the same order.

@@ -14,6 +14,8 @@ use rustls_pki_types::CertificateDer;
 use crate::entry::{Delivery, Entry, Expiry};
 use crate::selector::{Selector, SelectorError};
 
+pub(crate) mod policies;
+
 /// The longest hint (Workload API 5.2.1).
 pub(crate) const MAX_HINT_BYTES: usize = 1024;
 

@@ -17,16 +17,16 @@ use proto::workload::{
 use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
+use crate::attested::{Attested, Open, caller, check_header};
 use crate::attestor::Attestor;
 use crate::health::Figures;
 use crate::limits::{Gate, LARGE_RESPONSE_BYTES, MAX_REQUEST_BYTES, MAX_STREAMS, MAX_STREAMS_PER_UID};
-use crate::server::Caller;
 use crate::state::State;
 use crate::view::View;
 
 mod subscription;
 
-use subscription::{Open, Subject, Subscription};
+use subscription::{Subject, Subscription};
 
 /// Serves the Workload API.
 pub(crate) struct WorkloadApi {
@@ -53,17 +53,10 @@ impl WorkloadApi {
         subject: Subject,
         write: fn(&View) -> T,
     ) -> Result<Response<Messages<T>>, Status> {
-        check_header(&request)?;
-        let caller = request.extensions().get::<Caller>().cloned();
-        let caller = caller.ok_or_else(|| Status::internal("connection without a caller"))?;
-        let uid = caller.process().peer_uid().unwrap_or_default();
-        let pass = self.streams.enter(uid).map_err(|error| {
-            tracing::warn!(%error, "stream refused: too many");
-            Status::unavailable("too many streams are open")
-        })?;
-        let open = Open::new(self.figures.clone(), pass);
-        let mut subscription =
-            Subscription::new(self.state.clone(), self.attestor.clone(), caller, subject, open);
+        let caller = caller(&request)?;
+        let open = Open::enter(&self.streams, &caller, self.figures.clone())?;
+        let attested = Attested::new(self.attestor.clone(), caller, self.figures.clone());
+        let mut subscription = Subscription::new(self.state.clone(), attested, subject, open);
         subscription.open().await?;
         Ok(Response::new(messages(subscription, write)))
     }
@@ -93,16 +86,6 @@ fn measured<T: Message>(message: T) -> T {
         );
     }
     message
-}
-
-/// Workload Endpoint 4.1: exactly one value, exactly this one. It keeps requests that were forged through another
-/// program, which cannot set metadata, from being answered.
-fn check_header<T>(request: &Request<T>) -> Result<(), Status> {
-    let mut values = request.metadata().get_all(SECURITY_HEADER).iter();
-    match (values.next(), values.next()) {
-        (Some(value), None) if value.as_bytes() == b"true" => Ok(()),
-        _ => Err(Status::invalid_argument("security header missing from request: workload.spiffe.io: true")),
-    }
 }
 
 fn svids(view: &View) -> X509svidResponse {
@@ -186,9 +169,6 @@ impl SpiffeWorkloadApi for WorkloadApi {
         unserved(&request)
     }
 }
-
-/// The metadata key that every request carries.
-pub(crate) const SECURITY_HEADER: &str = "workload.spiffe.io";
 
 #[cfg(test)]
 mod tests;

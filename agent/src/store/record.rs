@@ -147,7 +147,7 @@ impl CacheRecord {
 }
 
 /// Bytes in base64.
-struct PublicBytes(Vec<u8>);
+pub(crate) struct PublicBytes(pub(crate) Vec<u8>);
 
 /// Bytes in base64 that are wiped.
 struct SecretBytes(Zeroizing<Vec<u8>>);

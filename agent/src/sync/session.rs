@@ -73,7 +73,12 @@ impl Synchroniser {
             Ok(upstream) => upstream,
             Err(error) => return Ended::NotConnected(error),
         };
-        match self.follow(node, &mut credential, &upstream, backoff).await {
+        let policies = self.policies.clone();
+        let ended = tokio::select! {
+            ended = self.follow(node, &mut credential, &upstream, backoff) => ended,
+            never = policies.follow(&upstream) => match never {},
+        };
+        match ended {
             Ok(()) => Ended::Reconnect,
             Err(error) => Ended::Failed(error),
         }

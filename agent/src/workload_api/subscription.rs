@@ -7,12 +7,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::attestor::{AttestError, Attestor, Depth, ProcessError};
-use crate::health::{Figures, chain};
-use crate::limits::Pass;
-use crate::selector::SelectorSet;
-use crate::server::Caller;
-use crate::state::{Phase, State};
+use crate::attested::{Attested, Open, check_phase, no_identity, starting, stopping};
+use crate::state::State;
 use crate::view::{self, Verdict, View};
 
 /// How long a process with identities waits for one more that is being issued, so that it gets them together.
@@ -36,20 +32,11 @@ pub(super) enum Subject {
 /// One stream.
 pub(super) struct Subscription {
     state: watch::Receiver<Arc<State>>,
-    attestor: Attestor,
-    caller: Caller,
+    attested: Attested,
     subject: Subject,
-    open: Open,
-    seen: SelectorSet,
-    depth: Option<Depth>,
+    _open: Open,
     sent: Option<View>,
     pending_since: Option<Instant>,
-}
-
-/// What a stream takes up for as long as it is open.
-pub(super) struct Open {
-    figures: Figures,
-    _pass: Pass,
 }
 
 /// What to do next.
@@ -62,27 +49,25 @@ enum Step {
 impl Subscription {
     pub(super) fn new(
         state: watch::Receiver<Arc<State>>,
-        attestor: Attestor,
-        caller: Caller,
+        attested: Attested,
         subject: Subject,
         open: Open,
     ) -> Self {
-        let seen = SelectorSet::default();
-        Self { state, attestor, caller, subject, open, seen, depth: None, sent: None, pending_since: None }
+        Self { state, attested, subject, _open: open, sent: None, pending_since: None }
     }
 
     /// Attests the caller for the first time, and refuses one that nothing is to be had for.
     pub(super) async fn open(&mut self) -> Result<(), Status> {
         let state = self.state.borrow_and_update().clone();
         check_phase(&state)?;
-        self.attest(&state).await?;
-        let result = match view::decide(&state, &self.seen, SystemTime::now()) {
+        self.attested.attest(&state).await?;
+        let result = match view::decide(&state, self.attested.seen(), SystemTime::now()) {
             Verdict::NotReady(_) => "failed",
             Verdict::NoIdentity => "no_identity",
             Verdict::Granted(_) => "granted",
         };
-        self.open.figures.attested(result);
-        tracing::debug!(pid = self.caller.process().pid(), result, "workload attested");
+        self.attested.figures().attested(result);
+        tracing::debug!(pid = self.attested.pid(), result, "workload attested");
         self.state.mark_changed();
         Ok(())
     }
@@ -110,8 +95,8 @@ impl Subscription {
         if !self.has_news(state, now) {
             return Ok(Step::Wait(self.pause(self.sent.as_ref(), now)));
         }
-        self.attest(state).await?;
-        match view::decide(state, &self.seen, now) {
+        self.attested.attest(state).await?;
+        match view::decide(state, self.attested.seen(), now) {
             Verdict::NotReady(_) => Err(starting()),
             Verdict::NoIdentity => Err(no_identity()),
             Verdict::Granted(view) => self.offer(view, now),
@@ -120,11 +105,11 @@ impl Subscription {
 
     /// Tells whether the process has to be looked at again: what is known of it may give it something else.
     fn has_news(&self, state: &State, now: SystemTime) -> bool {
-        let (Some(sent), Some(depth)) = (&self.sent, self.depth) else { return true };
-        if !depth.covers(state.entries.depth()) || self.pending_since.is_some() {
+        let Some(sent) = &self.sent else { return true };
+        if !self.attested.covers(state) || self.pending_since.is_some() {
             return true;
         }
-        match view::decide(state, &self.seen, now) {
+        match view::decide(state, self.attested.seen(), now) {
             Verdict::Granted(view) => view.pending > 0 || !self.is_old_news(&view, sent),
             Verdict::NotReady(_) | Verdict::NoIdentity => true,
         }
@@ -170,65 +155,4 @@ impl Subscription {
             expires.and_then(|expires| expires.duration_since(now).ok()).filter(|left| !left.is_zero());
         left.unwrap_or(MAX_SLEEP).min(MAX_SLEEP)
     }
-
-    async fn attest(&mut self, state: &State) -> Result<(), Status> {
-        let depth = state.entries.depth();
-        match self.attestor.attest(self.caller.process(), depth).await {
-            Ok(seen) => {
-                self.seen = seen;
-                self.depth = Some(depth);
-                Ok(())
-            }
-            Err(error) => Err(self.attestation_failed(&error)),
-        }
-    }
-
-    /// A process that is not the one that connected gets a new connection, which is attested from the start.
-    fn attestation_failed(&self, error: &AttestError) -> Status {
-        self.open.figures.attested("failed");
-        match error {
-            AttestError::Process { source: ProcessError::Gone | ProcessError::OtherUser } => {
-                tracing::debug!(pid = self.caller.process().pid(), error = %chain(error), "connection ended");
-                self.caller.retire();
-            }
-            _ => {
-                tracing::warn!(pid = self.caller.process().pid(), error = %chain(error), "workload attestation failed")
-            }
-        }
-        Status::unavailable("workload attestation failed; try again")
-    }
-}
-
-impl Open {
-    pub(super) fn new(figures: Figures, pass: Pass) -> Self {
-        figures.streams.inc();
-        Self { figures, _pass: pass }
-    }
-}
-
-impl Drop for Open {
-    fn drop(&mut self) {
-        self.figures.streams.dec();
-    }
-}
-
-fn check_phase(state: &State) -> Result<(), Status> {
-    match state.phase {
-        Phase::Starting => Err(starting()),
-        Phase::Stopping => Err(stopping()),
-        Phase::Serving => Ok(()),
-    }
-}
-
-fn starting() -> Status {
-    Status::unavailable("the agent is starting; try again")
-}
-
-fn stopping() -> Status {
-    Status::unavailable("the agent is going down; try again")
-}
-
-/// Clients look for these words to slow down.
-fn no_identity() -> Status {
-    Status::permission_denied("no identity issued")
 }

@@ -10,6 +10,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Streaming};
 
 use super::*;
+use crate::attested::SECURITY_HEADER;
 use crate::attestor::Options;
 use crate::fixtures::caller::{Caller, Role};
 use crate::fixtures::{Authority, HOUR, entry, own_uid, serving};

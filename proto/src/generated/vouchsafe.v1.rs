@@ -66,7 +66,7 @@ pub struct ReportStatusRequest {
     /// What the agent itself holds.
     #[prost(message, optional, tag = "1")]
     pub agent: ::core::option::Option<PolicyStatus>,
-    /// One for each identity of each connected sidecar.
+    /// One for each process that has its `PolicyDelivery.Watch` open.
     #[prost(message, repeated, tag = "2")]
     pub sidecars: ::prost::alloc::vec::Vec<SidecarStatus>,
 }

@@ -1,0 +1,108 @@
+//! Central policies at the agent: taken from the CA only as a whole, signed and not older than before, and kept on disk.
+//!
+//! What is held stays until something better is proved: a CA that cannot be reached, or offers what does not verify,
+//! changes nothing. Not to know whether there are policies is something else than to know that there are none.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use identity::manifest::{Manifest, Seen, SignedManifest};
+use policy::Selection;
+use policy::strict::Source;
+
+mod assembly;
+mod follower;
+mod record;
+mod sidecars;
+
+pub(crate) use assembly::{Assembly, TakeError};
+pub(crate) use follower::Follower;
+pub(crate) use record::{PoliciesError, PoliciesRecord};
+pub(crate) use sidecars::{MAX_REASON_BYTES, Presence, Report, Sidecar, Sidecars};
+
+/// What the agent knows of central policies.
+#[derive(Clone, Default)]
+pub(crate) struct Known {
+    /// The newest set that was ever accepted.
+    pub(crate) seen: Option<Seen>,
+    /// What is handed to sidecars.
+    pub(crate) policies: Policies,
+    /// Why the last offer of the CA was not taken.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// What is handed to sidecars.
+#[derive(Clone, Default)]
+pub(crate) enum Policies {
+    /// Whether there are any is not known.
+    #[default]
+    Unknown,
+    /// There are none.
+    None,
+    /// These.
+    Set(Arc<HeldSet>),
+}
+
+/// An offer of the CA that was not taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// What was offered, as far as it can be believed.
+    pub(crate) offered: Option<Seen>,
+    /// Why it was not taken.
+    pub(crate) reason: String,
+    /// Since when, in Unix seconds.
+    pub(crate) since: i64,
+}
+
+/// A whole set, verified.
+pub(crate) struct HeldSet {
+    /// What it consists of.
+    pub(crate) manifest: Manifest,
+    /// The proof, for sidecars to verify.
+    pub(crate) signed: SignedManifest,
+    /// Since when it is held, in Unix seconds.
+    pub(crate) since: i64,
+    /// The files, in the order of the manifest.
+    pub(crate) files: Vec<Arc<HeldFile>>,
+}
+
+/// A file of a set.
+pub(crate) struct HeldFile {
+    /// Its SHA-256 in lower-case hexadecimal.
+    pub(crate) sha256: String,
+    /// Name and text.
+    pub(crate) source: Source,
+    /// To which workloads it may matter.
+    pub(crate) selection: Selection,
+}
+
+impl HeldFile {
+    /// Looks into a file, once.
+    pub(crate) fn new(sha256: &str, source: Source) -> Self {
+        Self { sha256: sha256.to_owned(), selection: Selection::of(&source), source }
+    }
+
+    /// The same content under `name`.
+    fn named(self: &Arc<Self>, name: &str) -> Arc<Self> {
+        if self.source.name == name {
+            return self.clone();
+        }
+        Arc::new(Self::new(&self.sha256, Source { name: name.to_owned(), text: self.source.text.clone() }))
+    }
+}
+
+impl Policies {
+    /// The set, if there is one.
+    pub(crate) fn set(&self) -> Option<&Arc<HeldSet>> {
+        match self {
+            Self::Unknown | Self::None => None,
+            Self::Set(set) => Some(set),
+        }
+    }
+}
+
+impl HeldSet {
+    fn by_hash(&self) -> HashMap<&str, &Arc<HeldFile>> {
+        self.files.iter().map(|file| (file.sha256.as_str(), file)).collect()
+    }
+}
