@@ -18,11 +18,13 @@ mod eval;
 mod explain;
 mod host;
 mod index;
+mod learn;
 mod load;
 mod mesh;
 mod moment;
 mod net;
 mod path;
+mod recall;
 mod selection;
 mod set;
 #[cfg(test)]
@@ -35,8 +37,10 @@ pub use cases::{Outcome, TestReport, TriedCase};
 pub use claims::Claims;
 pub use decision::{Allowed, Decision, Denial, DenyReason, Dimension, NearMiss, RuleRef};
 pub use document::{
-    Issuer, KeySource, MAX_FROM, MAX_HOSTS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS,
-    MAX_PROTECTS, MAX_RULES_PER_POLICY, MAX_TESTS, Mode, Policy, TokenPlace,
+    Issuer, KeySource, MAX_AUDIENCES, MAX_CLAIM_DEPTH, MAX_CLAIM_VALUES, MAX_CLAIMS, MAX_FROM,
+    MAX_GUARANTEES, MAX_HEADER_VALUES, MAX_HEADERS, MAX_HOSTS, MAX_ISSUERS, MAX_METHODS, MAX_NAME,
+    MAX_NETWORKS, MAX_PATHS, MAX_PORTS, MAX_PROTECTS, MAX_PROTOCOLS, MAX_RULES_PER_POLICY, MAX_SERVER_NAMES,
+    MAX_SERVICES, MAX_TESTS, Mode, Policy, TokenPlace,
 };
 pub use eval::{
     Answer, EvalWorkload, Evaluator, MAX_ALIASES, MAX_LABELS, MAX_QUESTION_BYTES, Malformed, Question,
@@ -44,10 +48,15 @@ pub use eval::{
 };
 pub use explain::{ExplainedPolicy, Explanation, MAX_NEAR_MISSES, Step, Verdict};
 pub use host::{CanonicalHost, HostError, MAX_HOST_BYTES};
+pub use learn::{
+    GROUPED_FROM, Learned, Lessons, MAX_KEPT, Proposal, ProposedRequests, ProposedRule, RefusedCall,
+    RefusedRequest,
+};
 pub use load::{Checks, MAX_FILES, MAX_RULES, MAX_SET_BYTES, Options, compile, compile_with};
 pub use mesh::{Compat, Mesh, PathNormalization, Unselected, Workload};
 pub use net::{Network, NetworkError};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};
+pub use recall::Recalled;
 pub use selection::{Selection, belongs_to_set};
 pub use set::PolicySet;
 pub use workload::{AtConnect, Residual, WorkloadPolicies};
