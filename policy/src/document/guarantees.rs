@@ -160,3 +160,6 @@ fn listed<T: ToString>(values: &[T]) -> String {
 }
 
 const SHOWN: usize = 5;
+
+#[cfg(test)]
+mod tests;

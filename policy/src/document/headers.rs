@@ -125,3 +125,6 @@ pub(super) const MAX_HEADER_NAME: usize = 128;
 
 /// Longest value of a header field in a rule.
 pub(super) const MAX_HEADER_VALUE: usize = 1024;
+
+#[cfg(test)]
+mod tests;

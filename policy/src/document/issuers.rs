@@ -212,3 +212,6 @@ const MAX_FILE_NAME: usize = 255;
 
 /// Longest address of a key set.
 const MAX_URL: usize = 2048;
+
+#[cfg(test)]
+mod tests;

@@ -253,3 +253,6 @@ const MISPLACED: &[(&str, &[&str], &str, &str)] = &[
 
 /// Longest name of a gRPC service or method.
 const MAX_GRPC_NAME: usize = 255;
+
+#[cfg(test)]
+mod tests;

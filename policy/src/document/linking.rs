@@ -187,3 +187,6 @@ pub(super) const SUFFIX: &str = ".json";
 
 /// Problems shown of this kind; the others are counted.
 const MAX_SHOWN: usize = 100;
+
+#[cfg(test)]
+mod tests;

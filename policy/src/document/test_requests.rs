@@ -216,3 +216,6 @@ enum LineError {
     #[error(transparent)]
     Protocol(#[from] ProtocolError),
 }
+
+#[cfg(test)]
+mod tests;

@@ -7,20 +7,20 @@ use super::{
 };
 use crate::strict::Source;
 
-const HEAD: &str = "vouchsafe: policy/v1\nname: p\nprotects: spiffe://a.test/web\n";
+pub(super) const HEAD: &str = "vouchsafe: policy/v1\nname: p\nprotects: spiffe://a.test/web\n";
 
-fn refusal(text: &str) -> String {
+pub(super) fn refusal(text: &str) -> String {
     read(&Source::new("p.yaml", text), &KeyFiles::default()).map(|_| ()).expect_err(text).to_string()
 }
 
-fn accepted(text: &str) {
+pub(super) fn accepted(text: &str) {
     if let Err(problems) = read(&Source::new("p.yaml", text), &KeyFiles::default()) {
         panic!("{problems}");
     }
 }
 
 /// The one problem of a text: its first line and its cure.
-fn problem(text: &str) -> (String, String) {
+pub(super) fn problem(text: &str) -> (String, String) {
     let problems = read(&Source::new("p.yaml", text), &KeyFiles::default()).map(|_| ()).expect_err(text);
     let mut all = problems.iter();
     let first = all.next().expect("a refusal has a problem");
@@ -29,15 +29,15 @@ fn problem(text: &str) -> (String, String) {
     (format!("{}{place}: {}", first.file, first.message), first.cure.clone().unwrap_or_default())
 }
 
-fn rule(keys: &str) -> String {
+pub(super) fn rule(keys: &str) -> String {
     format!("{HEAD}allow:\n  - {{{keys}}}\n")
 }
 
-fn test(keys: &str) -> String {
+pub(super) fn test(keys: &str) -> String {
     format!("{HEAD}tests:\n  - {{{keys}}}\n")
 }
 
-const FROM: &str = "name: r, from: [spiffe://a.test/x]";
+pub(super) const FROM: &str = "name: r, from: [spiffe://a.test/x]";
 
 #[test]
 fn a_file_says_which_language_it_is_in() {
@@ -135,9 +135,14 @@ fn the_head_of_a_policy_is_checked() {
             "",
         ),
         (
-            "name: p\nprotects: spiffe://a.test/web\nguarantees: [{never: {from: [unauthenticated]}}]\n",
-            "p.yaml:4:1: \"guarantees\" is not supported by this version",
-            "remove it: it would not be enforced",
+            "name: p\nprotects: spiffe://a.test/web\nhttp: {port: 80}\n",
+            "p.yaml:4:1: \"http\" belongs to a rule",
+            "write a rule under \"allow:\" or \"deny:\"",
+        ),
+        (
+            "name: p\nprotects: spiffe://a.test/web\nnever: {from: [anyone]}\n",
+            "p.yaml:4:1: \"never\" belongs to a guarantee",
+            "write it under \"guarantees:\"",
         ),
         (
             "name: p\nprotect: spiffe://a.test/web\nprotects: spiffe://a.test/web\n",
@@ -223,24 +228,13 @@ fn who_may_call_is_always_said_and_never_guessed() {
 }
 
 #[test]
-fn what_is_not_supported_is_refused_by_name() {
-    for key in ["grpc", "jwt", "headers", "sni"] {
-        let (message, cure) = problem(&rule(&format!("{FROM}, tcp: {{port: 80}}, {key}: {{}}")));
-        assert!(message.ends_with(&format!(": \"{key}\" is not supported by this version")), "{message}");
-        assert_eq!(cure, "remove it: it would not be enforced");
-    }
-    let (message, _) = problem(&rule(&format!("{FROM}, grpc: {{port: 80, service: a.B}}")));
-    assert_eq!(message, "p.yaml:5:42: \"grpc\" is not supported by this version");
-    for key in ["headers", "jwt", "upgrade", "connect"] {
-        let (message, _) = problem(&rule(&format!("{FROM}, http: {{port: 80, {key}: x}}")));
-        assert_eq!(message, format!("p.yaml:5:59: \"{key}\" is not supported by this version"));
-    }
-}
-
-#[test]
-fn a_rule_is_for_tcp_or_for_http() {
+fn a_rule_is_for_one_kind_of_traffic() {
     let cases = [
-        ("", "p.yaml:5:5: a rule needs \"tcp\" or \"http\"", "add \"tcp: {port: …}\" or \"http: {port: …}\""),
+        (
+            "",
+            "p.yaml:5:5: a rule needs one of \"tcp\", \"http\", \"grpc\", \"connect\", \"upgrade\"",
+            "add \"tcp: {port: …}\" or \"http: {port: …}\"",
+        ),
         (
             ", tcp: {port: 80}, http: {port: 80}",
             "p.yaml:5:65: a rule is either \"tcp\" or \"http\"",
@@ -332,8 +326,8 @@ const BAD_ELEMENTS: &[(&str, &str, &str)] = &[
     (", http: {port: 80, methods: [\"*\"]}", "p.yaml:5:69: \"*\" is not a method", ""),
     (
         ", http: {port: 80, methods: [CONNECT]}",
-        "p.yaml:5:69: the method CONNECT is not supported by this version",
-        "",
+        "p.yaml:5:69: the method CONNECT asks for a tunnel, which is a kind of its own",
+        "write a rule with \"connect: {port: …}\"",
     ),
     (
         ", http: {port: 80, methods: []}",
@@ -421,7 +415,7 @@ const BAD_CASES: &[(&str, &str, &str)] = &[
     ),
     (
         "FROM, tcp: 80, http: GET 80 /, expect: deny",
-        "p.yaml:5:46: a test asks either \"tcp\" or \"http\"",
+        "p.yaml:5:46: a test is either \"tcp\" or \"http\"",
         "split it into two tests",
     ),
     (
@@ -451,10 +445,11 @@ const BAD_CASES: &[(&str, &str, &str)] = &[
         "p.yaml:5:35: the policy does not protect spiffe://a.test/other",
         "",
     ),
+    ("FROM, tcp: 80, jwt: invalid, expect: deny", "p.yaml:5:45: \"jwt\" has no meaning for opaque TCP", ""),
     (
-        "FROM, tcp: 80, jwt: {}, expect: deny",
-        "p.yaml:5:40: \"jwt\" is not supported by this version",
-        "remove it: it would not be enforced",
+        "FROM, tcp: 80, headers: {x-a: b}, expect: deny",
+        "p.yaml:5:49: \"headers\" has no meaning for opaque TCP",
+        "",
     ),
     (
         "FROM, tcp: 80, at: noon, expect: deny",

@@ -205,3 +205,6 @@ const RESERVED: &[(&[&str], &str, &str)] = &[
 
 /// Longest text that is compared with a claim.
 pub(super) const MAX_CLAIM_TEXT: usize = 2048;
+
+#[cfg(test)]
+mod tests;
