@@ -123,6 +123,7 @@ impl Aggregate {
         self.sample.source = Endpoint::default();
         self.sample.tls = None;
         self.sample.http = None;
+        self.sample.jwt = None;
         self.sample.near_misses = Vec::new();
         if self.scope == Scope::Reason {
             self.sample.destination = Endpoint::default();

@@ -34,12 +34,16 @@ pub struct Event {
     pub tls: Option<Tls>,
     /// The request, once there is one.
     pub http: Option<Http>,
+    /// What the request's token says of itself, where it has one.
+    pub jwt: Option<Jwt>,
     /// The rule that decided; `None` where the default did.
     pub policy: Option<PolicyRef>,
     /// The generation of the policy set that decided; empty before the first load.
     pub generation: Arc<str>,
     /// Up to three allow rules that came nearest, for a denial.
     pub near_misses: Vec<NearMiss>,
+    /// How many live connections a change of the daemon cut, where it is known.
+    pub cut: Option<u64>,
 }
 
 impl Event {
@@ -55,9 +59,11 @@ impl Event {
             original_port: None,
             tls: None,
             http: None,
+            jwt: None,
             policy: None,
             generation: Arc::default(),
             near_misses: Vec::new(),
+            cut: None,
         }
     }
 
@@ -70,6 +76,9 @@ impl Event {
                 raw.truncate(LONGEST_TEXT);
                 raw.shrink_to_fit();
             }
+        }
+        if let Some(jwt) = &mut self.jwt {
+            jwt.issuer.iter_mut().chain(&mut jwt.key_id).for_each(shorten);
         }
         for miss in &mut self.near_misses {
             shorten(&mut miss.wanted);
@@ -334,6 +343,17 @@ pub struct Http {
     pub user_agent: Option<String>,
     /// The path as it came, where that was different. A query is cut off.
     pub path_raw: Option<Vec<u8>>,
+}
+
+/// A token, as far as a record may show it: never the token itself, nor whom it is about.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Jwt {
+    /// Who issued it; unproven where there is a flaw.
+    pub issuer: Option<String>,
+    /// The key it names; unproven where there is a flaw.
+    pub key_id: Option<String>,
+    /// Why it proves nothing.
+    pub flaw: Option<&'static str>,
 }
 
 /// The rule that decided.

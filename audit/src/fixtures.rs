@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     Certificate, Close, CloseCause, Config, ConnectionId, Count, Denial, DenialId, Effect, Endpoint, Event,
-    Http, Kind, NearMiss, PolicyRef, Product, Reason, Record, Stage, Tls,
+    Http, Jwt, Kind, NearMiss, PolicyRef, Product, Reason, Record, Stage, Tls,
     chain::{self, Link},
     read,
 };
@@ -77,6 +77,7 @@ pub(crate) fn full(text: &str) -> Event {
         user_agent: Some(long.clone()),
         path_raw: Some(long.clone().into_bytes()),
     });
+    event.jwt = Some(Jwt { issuer: Some(long.clone()), key_id: Some(long.clone()), flaw: Some("expired") });
     let name = || long.as_str().into();
     let rule = PolicyRef { policy: name(), rule: name(), file: name(), line: u32::MAX };
     event.near_misses =

@@ -18,8 +18,8 @@ pub use self::{
         Target,
     },
     event::{
-        Certificate, Close, CloseCause, Decision, Denial, Effect, Endpoint, Event, Http, Kind, Lifecycle,
-        NearMiss, PolicyRef, Stage, Tls,
+        Certificate, Close, CloseCause, Decision, Denial, Effect, Endpoint, Event, Http, Jwt, Kind,
+        Lifecycle, NearMiss, PolicyRef, Stage, Tls,
     },
     id::{ConnectionId, DenialId, ParseUlidError},
     log::{Count, Log, QUEUE_CAPACITY, SUMMARY_INTERVAL},

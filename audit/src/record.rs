@@ -249,6 +249,20 @@ pub struct Unmapped {
     pub vouchsafe: Vouchsafe,
 }
 
+/// A token, without whom it is about.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Jwt {
+    /// Who issued it; unproven where there is a flaw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iss: Option<String>,
+    /// The key it names; unproven where there is a flaw.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kid: Option<String>,
+    /// Why it proves nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub flaw: Option<String>,
+}
+
 /// What OCSF has no word for. `prev` and `hash` stay last: the chain is over the bytes before the hash.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Vouchsafe {
@@ -283,6 +297,9 @@ pub struct Vouchsafe {
     /// Whether normalisation changed the path.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub normalized_changed: Option<bool>,
+    /// The token of the request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Jwt>,
     /// The nearest allow rules.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub near_miss: Vec<NearMiss>,
@@ -356,4 +373,7 @@ pub struct Change {
     /// Why.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// How many live connections the change cut.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cut: Option<u64>,
 }

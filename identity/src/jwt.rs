@@ -15,6 +15,7 @@ pub use compact::{Unverified, Verified};
 pub use flaw::{JwtError, KeySetError, Part};
 pub use keys::{KeySet, MAX_KEY_ID_BYTES, MAX_KEYS, MAX_SET_BYTES, MAX_TRIED, PublicKey};
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value};
@@ -25,7 +26,7 @@ pub struct Expected<'a> {
     /// Who must have issued it, to the letter.
     pub issuer: &'a str,
     /// For whom it may be meant: one of these. With none every audience is accepted.
-    pub audiences: &'a [String],
+    pub audiences: &'a [Arc<str>],
     /// How its times are judged.
     pub lifetime: Lifetime,
 }
@@ -83,7 +84,7 @@ impl Expected<'_> {
     }
 
     fn judge_audience(&self, claims: &Map<String, Value>) -> Result<(), JwtError> {
-        let wanted = |text: &str| self.audiences.iter().any(|audience| audience == text);
+        let wanted = |text: &str| self.audiences.iter().any(|audience| **audience == *text);
         let meant = match claims.get("aud") {
             None => self.audiences.is_empty(),
             Some(Value::String(one)) => self.audiences.is_empty() || wanted(one),

@@ -16,6 +16,7 @@ pub fn row(record: &Record) -> String {
         push(&mut line, "", Some(&change.what));
         push(&mut line, "file=", change.file.as_ref());
         push(&mut line, "aggregated=", change.aggregated.map(|count| count.to_string()).as_ref());
+        push(&mut line, "cut=", change.cut.map(|count| count.to_string()).as_ref());
         push(&mut line, "error=", change.error.as_ref());
     }
     push(&mut line, "", record.status_detail.as_ref());

@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use time::OffsetDateTime;
 
 use super::{
-    Aggregate as AggregateNote, Certificate, Change, Fingerprint, FirewallRule, HttpRequest, Metadata,
+    Aggregate as AggregateNote, Certificate, Change, Fingerprint, FirewallRule, HttpRequest, Jwt, Metadata,
     NearMiss, NetworkEndpoint, OCSF_VERSION, Policy, Product, Record, Tls, Traffic, Unmapped, Url, Vouchsafe,
     class::{Class, GAP},
 };
@@ -110,7 +110,7 @@ impl Record {
         self.app = Some(self.metadata.product.clone());
         if let Kind::Lifecycle(change) = &event.kind {
             let what = change.as_str().to_owned();
-            self.unmapped.vouchsafe.change = Some(Change { what, ..Change::default() });
+            self.unmapped.vouchsafe.change = Some(Change { what, cut: event.cut, ..Change::default() });
         }
     }
 
@@ -130,6 +130,11 @@ impl Record {
         let ours = &mut self.unmapped.vouchsafe;
         ours.generation = cap.some(Some(&event.generation), MAX_NAME);
         ours.orig_dst_port = event.original_port;
+        ours.jwt = event.jwt.as_ref().map(|jwt| Jwt {
+            iss: cap.some(jwt.issuer.as_deref(), MAX_UID),
+            kid: cap.some(jwt.key_id.as_deref(), MAX_NAME),
+            flaw: cap.some(jwt.flaw, MAX_NAME),
+        });
         ours.near_miss = event.near_misses.iter().take(MAX_NEAR_MISSES).map(|miss| near(miss, cap)).collect();
         ours.conn_id = match event.kind {
             Kind::Lifecycle(_) => None,
@@ -215,6 +220,7 @@ fn vouchsafe(stage: Stage, decision: Decision, subject: &Subject<'_>) -> Vouchsa
         orig_dst_port: None,
         path_raw_b64: None,
         normalized_changed: None,
+        jwt: None,
         near_miss: Vec::new(),
         close_cause: None,
         aggregate: None,

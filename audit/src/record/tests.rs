@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::*;
 use crate::{
@@ -136,6 +136,7 @@ fn every_change() -> [Change; 5] {
         aggregated: Some(0),
         since: Some(1),
         error: Some("no space left on device".to_owned()),
+        cut: Some(2),
     })
 }
 
@@ -269,6 +270,21 @@ fn a_user_agent_is_cut_at_256_bytes_and_the_record_says_so() {
         assert_eq!(found.http_request.unwrap().user_agent.unwrap().len(), 256);
         assert_eq!(found.metadata.is_truncated, cut);
     }
+}
+
+#[test]
+fn a_token_is_shown_by_its_issuer_its_key_and_its_flaw() {
+    let mut event = denied(Reason::JwtInvalid);
+    event.jwt = Some(crate::Jwt {
+        issuer: Some("https://login.test".to_owned()),
+        key_id: Some("one".to_owned()),
+        flaw: Some("expired"),
+    });
+
+    let found = serde_json::to_value(record(&event)).unwrap();
+
+    let jwt = &found["unmapped"]["vouchsafe"]["jwt"];
+    assert_eq!(*jwt, json!({ "iss": "https://login.test", "kid": "one", "flaw": "expired" }));
 }
 
 #[test]

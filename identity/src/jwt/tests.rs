@@ -15,8 +15,8 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(NOW)
 }
 
-fn audiences() -> Vec<String> {
-    vec!["payments".to_owned(), "refunds".to_owned()]
+fn audiences() -> Vec<Arc<str>> {
+    vec!["payments".into(), "refunds".into()]
 }
 
 /// A key pair of another library, for one algorithm.
