@@ -18,11 +18,13 @@ mod eval;
 mod explain;
 mod host;
 mod index;
+mod learn;
 mod load;
 mod mesh;
 mod moment;
 mod net;
 mod path;
+mod recall;
 mod selection;
 mod set;
 #[cfg(test)]
@@ -46,10 +48,15 @@ pub use eval::{
 };
 pub use explain::{ExplainedPolicy, Explanation, MAX_NEAR_MISSES, Step, Verdict};
 pub use host::{CanonicalHost, HostError, MAX_HOST_BYTES};
+pub use learn::{
+    GROUPED_FROM, Learned, Lessons, MAX_KEPT, Proposal, ProposedRequests, ProposedRule, RefusedCall,
+    RefusedRequest,
+};
 pub use load::{Checks, MAX_FILES, MAX_RULES, MAX_SET_BYTES, Options, compile, compile_with};
 pub use mesh::{Compat, Mesh, PathNormalization, Unselected, Workload};
 pub use net::{Network, NetworkError};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};
+pub use recall::Recalled;
 pub use selection::{Selection, belongs_to_set};
 pub use set::PolicySet;
 pub use workload::{AtConnect, Residual, WorkloadPolicies};
