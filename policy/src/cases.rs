@@ -17,6 +17,19 @@ use crate::workload::WorkloadPolicies;
 pub struct TestReport {
     /// One entry for each case and workload, in the order of the files.
     pub cases: Vec<TriedCase>,
+    /// One entry for each rule, in the order of the files.
+    pub coverage: Vec<RuleCoverage>,
+}
+
+/// How often a rule decided a test case.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RuleCoverage {
+    /// The rule.
+    pub rule: RuleRef,
+    /// `allow` or `deny`.
+    pub effect: &'static str,
+    /// How many cases it decided. A rule that is never enforced decides those in whose record it would stand.
+    pub tests: usize,
 }
 
 impl TestReport {
@@ -28,6 +41,11 @@ impl TestReport {
     /// Whether every case passed.
     pub fn passed(&self) -> bool {
         self.failed() == 0
+    }
+
+    /// The rules that decided no case.
+    pub fn uncovered(&self) -> impl Iterator<Item = &RuleCoverage> {
+        self.coverage.iter().filter(|rule| rule.tests == 0)
     }
 }
 
@@ -44,6 +62,9 @@ pub struct TriedCase {
     pub description: String,
     /// What became of it.
     pub outcome: Outcome,
+    /// The rule that decided it, if one did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rule: Option<RuleRef>,
     #[serde(skip)]
     pub(crate) span: Span,
 }
@@ -67,7 +88,48 @@ pub enum Outcome {
 impl PolicySet {
     /// Tries every test case. A set that was compiled passes them all: `compile` refuses one that does not.
     pub fn run_tests(&self) -> TestReport {
-        TestReport { cases: run(self) }
+        let cases = run(self);
+        let coverage = coverage(self, &cases);
+        TestReport { cases, coverage }
+    }
+}
+
+fn coverage(set: &PolicySet, cases: &[TriedCase]) -> Vec<RuleCoverage> {
+    let mut decided: HashMap<(&str, &str), usize> = HashMap::new();
+    for rule in cases.iter().filter_map(|case| case.rule.as_ref()) {
+        let count = decided.entry((&rule.policy, &rule.rule)).or_default();
+        *count = count.saturating_add(1);
+    }
+    let rules = set.loaded().iter().flat_map(|policy| &policy.rules);
+    let mut coverage: Vec<RuleCoverage> = rules
+        .map(|rule| RuleCoverage {
+            rule: rule.reference.clone(),
+            effect: match rule.effect {
+                Effect::Allow => "allow",
+                Effect::Deny => "deny",
+            },
+            tests: decided
+                .get(&(&*rule.reference.policy, &*rule.reference.rule))
+                .copied()
+                .unwrap_or_default(),
+        })
+        .collect();
+    coverage.sort_by(|one, other| place(&one.rule).cmp(&place(&other.rule)));
+    coverage
+}
+
+fn place(rule: &RuleRef) -> (&str, u32) {
+    (&rule.file, rule.line)
+}
+
+// A rule in shadow decides nothing; that it would is what a test of it can show.
+fn decided_by(decision: &Decision) -> Option<RuleRef> {
+    match decision {
+        Decision::Allow(allowed) => {
+            let shadow = allowed.shadow.as_ref().and_then(|denial| denial.rule.clone());
+            shadow.or_else(|| allowed.rule.clone())
+        }
+        Decision::Deny(denial) => denial.rule.clone(),
     }
 }
 
@@ -116,6 +178,7 @@ fn run_one(policy: &Policy, case: &TestCase, workload: &SpiffeId, policies: &Wor
         line: case.span.start.line,
         description,
         outcome,
+        rule: decided_by(&decision),
         span: case.span,
     }
 }
@@ -205,3 +268,6 @@ fn asked(request: &TestRequest, port: u16) -> String {
     }
     words
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,7 +33,7 @@ mod workload;
 mod written;
 
 pub use access::{Connection, HeaderFields, NoHeaders, PeerIdentity, Request, RequestKind, Token, Traffic};
-pub use cases::{Outcome, TestReport, TriedCase};
+pub use cases::{Outcome, RuleCoverage, TestReport, TriedCase};
 pub use claims::Claims;
 pub use decision::{Allowed, Decision, Denial, DenyReason, Dimension, NearMiss, RuleRef};
 pub use document::{
