@@ -106,3 +106,6 @@ impl HeldSet {
         self.files.iter().map(|file| (file.sha256.as_str(), file)).collect()
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -127,6 +127,3 @@ impl<'a> Assembly<'a> {
         Ok(HeldSet { manifest, signed, since, files: whole })
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -153,7 +153,7 @@ impl Follower {
         Ok(false)
     }
 
-    async fn hold(&self, set: HeldSet) {
+    pub(crate) async fn hold(&self, set: HeldSet) {
         tracing::info!(
             number = set.manifest.number(),
             generation = %set.manifest.generation(),
