@@ -1,10 +1,12 @@
 //! From the files of a directory to a policy set: all of them, or none.
 
-use std::collections::HashMap;
-use std::sync::Arc;
+mod files;
+mod promises;
 
-use crate::cases::{Outcome, run};
-use crate::document::{Document, KeyFiles, link, read};
+use std::collections::{HashMap, HashSet};
+
+use files::Files;
+
 use crate::mesh::Mesh;
 use crate::set::{PolicySet, generation_of};
 use crate::strict::{Problem, Problems, Source};
@@ -41,42 +43,56 @@ pub fn compile(files: &[Source]) -> Result<PolicySet, Problems> {
 
 /// `compile`, with options.
 pub fn compile_with(files: &[Source], options: &Options) -> Result<PolicySet, Problems> {
-    check_size(files)?;
-    let mut sorted: Vec<&Source> = files.iter().collect();
-    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    check_size(files.iter().chain(&options.denials))?;
+    let sorted = [by_name(files), by_name(&options.denials)].concat();
     let mut problems = Problems::default();
-    let mut documents: Vec<(&Source, Document)> = Vec::new();
-    let keys = KeyFiles::read(sorted.iter().copied(), &mut problems);
-    for source in sorted.iter().filter(|source| !KeyFiles::is_one(source)) {
-        match read(source, &keys) {
-            Ok(document) => documents.push((source, document)),
-            Err(more) => problems.extend(more),
-        }
-    }
-    let complete = problems.is_empty();
-    link(&mut documents, &keys, complete, &mut problems);
-    check_between_files(&documents, &mut problems);
+    check_names(&sorted, &mut problems);
+    let read = Files::read(&sorted, files.len(), &options.mesh, &mut problems);
+    read.check_between(&mut problems);
     if !problems.is_empty() {
         return Err(problems);
     }
-    let policies = documents.iter().map(|(_, document)| Arc::clone(&document.policy)).collect();
     let generation = match &options.generation {
         Some(generation) => generation.as_str().into(),
         None => generation_of(&sorted),
     };
-    let set = PolicySet::new(generation, policies, options.mesh.clone());
+    let sources = sources(&read);
+    let set = PolicySet::new(generation, read.contents(&options.mesh)?);
     if options.checks == Checks::All {
-        check_tests(&set, &documents)?;
+        promises::check(&set, &sources)?;
     }
     Ok(set)
 }
 
-fn check_size(files: &[Source]) -> Result<(), Problems> {
-    if files.len() > MAX_FILES {
-        let message = format!("there are {} files, at most {MAX_FILES} are accepted", files.len());
+fn by_name(files: &[Source]) -> Vec<&Source> {
+    let mut sorted: Vec<&Source> = files.iter().collect();
+    sorted.sort_by(|a, b| a.name.cmp(&b.name));
+    sorted
+}
+
+fn check_names(sorted: &[&Source], problems: &mut Problems) {
+    let mut names: HashSet<&str> = HashSet::new();
+    for source in sorted {
+        if !names.insert(&source.name) {
+            problems.push_within(MAX_SHOWN, Problem::in_file(&source.name, "the file is given twice", None));
+        }
+    }
+}
+
+fn sources<'s>(files: &Files<'s>) -> HashMap<&'s str, &'s Source> {
+    files.native.iter().map(|(source, _)| (source.name.as_str(), *source)).collect()
+}
+
+fn check_size<'s>(files: impl Iterator<Item = &'s Source>) -> Result<(), Problems> {
+    let (mut count, mut bytes) = (0usize, 0usize);
+    for source in files {
+        count = count.saturating_add(1);
+        bytes = bytes.saturating_add(source.text.len());
+    }
+    if count > MAX_FILES {
+        let message = format!("there are {count} files, at most {MAX_FILES} are accepted");
         return Err(Problems::from(Problem::in_file("policies", message, None)));
     }
-    let bytes: usize = files.iter().map(|source| source.text.len()).sum();
     if bytes > MAX_SET_BYTES {
         let message = format!("the files have {bytes} bytes together, at most {MAX_SET_BYTES} are accepted");
         return Err(Problems::from(Problem::in_file("policies", message, None)));
@@ -84,42 +100,11 @@ fn check_size(files: &[Source]) -> Result<(), Problems> {
     Ok(())
 }
 
-fn check_between_files(documents: &[(&Source, Document)], problems: &mut Problems) {
-    let mut names: HashMap<&str, &str> = HashMap::new();
-    let mut previous: Option<&str> = None;
-    for (source, document) in documents {
-        if previous.replace(&source.name) == Some(&source.name) {
-            problems.push(Problem::in_file(&source.name, "the file is given twice", None));
-        }
-        if let Some(first) = names.insert(&document.policy.name, &source.name) {
-            let message = format!("the policy name \"{}\" is already used in {first}", document.policy.name);
-            let cure = "give each policy a name of its own".to_owned();
-            problems.push(Problem::at(source, document.name_at, message, Some(cure)));
-        }
-    }
-    let rules = documents.iter().map(|(_, document)| document.policy.rules.len()).sum();
-    if let Some(problem) = too_many_rules(rules) {
-        problems.push(problem);
-    }
-}
-
 fn too_many_rules(rules: usize) -> Option<Problem> {
     (rules > MAX_RULES).then(|| {
         let message = format!("there are {rules} rules, at most {MAX_RULES} are accepted");
         Problem::in_file("policies", message, None)
     })
-}
-
-fn check_tests(set: &PolicySet, documents: &[(&Source, Document)]) -> Result<(), Problems> {
-    let sources: HashMap<&str, &Source> =
-        documents.iter().map(|(source, _)| (source.name.as_str(), *source)).collect();
-    let mut problems = Problems::default();
-    for tried in run(set) {
-        let Outcome::Failed { message, cure } = tried.outcome else { continue };
-        let Some(source) = sources.get(tried.file.as_str()) else { continue };
-        problems.push_within(MAX_FAILING, Problem::at(source, tried.span, message, cure));
-    }
-    if problems.is_empty() { Ok(()) } else { Err(problems) }
 }
 
 /// Most files in one set.
@@ -131,8 +116,8 @@ pub const MAX_SET_BYTES: usize = 64 * 1024 * 1024;
 /// Most rules in one set.
 pub const MAX_RULES: usize = 200_000;
 
-// Failing tests shown; the others are counted.
-const MAX_FAILING: usize = 100;
+// Problems of one kind shown; the others are counted.
+const MAX_SHOWN: usize = 100;
 
 #[cfg(test)]
 mod tests;

@@ -58,11 +58,6 @@ pub(crate) enum Closed {
 }
 
 impl WorkloadPolicies {
-    pub(crate) fn new(generation: Arc<str>, policies: Vec<Arc<Policy>>) -> Self {
-        let protection = if policies.is_empty() { Protection::None } else { Protection::by(policies) };
-        Self { generation, protection: Arc::new(protection) }
-    }
-
     /// The issuers whose tokens the policies declare.
     pub fn issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
         self.protected()

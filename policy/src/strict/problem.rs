@@ -102,6 +102,11 @@ pub struct Problems {
 }
 
 impl Problems {
+    /// No problems.
+    pub(crate) const fn none() -> Self {
+        Self { problems: Vec::new(), left_out: 0 }
+    }
+
     /// Whether nothing is wrong.
     pub fn is_empty(&self) -> bool {
         self.problems.is_empty()

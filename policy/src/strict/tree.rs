@@ -135,7 +135,8 @@ pub(super) fn build(source: &Source, dialect: Dialect, reader: &mut Reader<'_>) 
     if !only_printable(source, reader) {
         return None;
     }
-    let mut builder = Builder { reader, dialect, open: Vec::new(), roots: Vec::new(), documents: 0, nodes: 0 };
+    let mut builder =
+        Builder { reader, dialect, open: Vec::new(), roots: Vec::new(), documents: 0, nodes: 0 };
     let mut parser: Parser<'_, StrInput<'_>> = Parser::new_from_str_with_options(&source.text, options());
     while let Some(next) = parser.next_event() {
         match next {
@@ -258,9 +259,7 @@ impl Builder<'_, '_> {
         self.documents = self.documents.saturating_add(1);
         let (most, message) = match self.dialect {
             Dialect::One => (1, "a file holds one document".to_owned()),
-            Dialect::Several => {
-                (MAX_DOCUMENTS, format!("the file has more than {MAX_DOCUMENTS} documents"))
-            }
+            Dialect::Several => (MAX_DOCUMENTS, format!("the file has more than {MAX_DOCUMENTS} documents")),
         };
         if self.documents > most {
             let cure = match self.dialect {
@@ -333,12 +332,7 @@ impl Builder<'_, '_> {
     }
 }
 
-fn key_of(
-    node: Node,
-    dialect: Dialect,
-    lines: &mut HashMap<String, u32>,
-    reader: &mut Reader<'_>,
-) -> Awaits {
+fn key_of(node: Node, dialect: Dialect, lines: &mut HashMap<String, u32>, reader: &mut Reader<'_>) -> Awaits {
     let span = node.span;
     let scalar = match node.kind {
         Kind::Scalar(scalar) => scalar,
