@@ -53,7 +53,9 @@ pub(crate) fn partition(
     make_familiar(universe, patterns, &mut automaton, &by_patterns, &mut partition, budget)?;
     for (number, atom) in (0u32..).zip(&partition.atoms) {
         for pattern in &atom.patterns {
-            if let Some(atoms) = usize::try_from(*pattern).ok().and_then(|at| partition.by_pattern.get_mut(at)) {
+            if let Some(atoms) =
+                usize::try_from(*pattern).ok().and_then(|at| partition.by_pattern.get_mut(at))
+            {
                 atoms.push(number);
             }
         }
@@ -104,14 +106,11 @@ impl Search {
         let mut named = [false; 256];
         let mut bytes = self.automaton.named(found.place, &mut named);
         for group in self.universe.groups(found.state) {
-            let unnamed =
-                |byte: &&u8| !named.get(usize::from(**byte)).copied().unwrap_or(true);
+            let unnamed = |byte: &&u8| !named.get(usize::from(**byte)).copied().unwrap_or(true);
             bytes.extend(group.iter().find(unnamed));
         }
         // The unnamed ones first, then small letters before capitals: what is found first is shown.
-        bytes.sort_by_key(|byte| {
-            (named.get(usize::from(*byte)).copied(), byte.is_ascii_uppercase(), *byte)
-        });
+        bytes.sort_by_key(|byte| (named.get(usize::from(*byte)).copied(), byte.is_ascii_uppercase(), *byte));
         budget.spend(bytes.len() + 1)?;
         let from = u32::try_from(at).map_err(|_| Spent)?;
         for byte in bytes {
@@ -154,7 +153,8 @@ fn make_familiar(
         budget.spend(text.len())?;
         let Some(found) = classify(universe, automaton, &text) else { continue };
         let Some(number) = by_patterns.get(&found) else { continue };
-        let (Some(atom), Some(replaced)) = (partition.atoms.get_mut(*number), replaced.get_mut(*number)) else {
+        let (Some(atom), Some(replaced)) = (partition.atoms.get_mut(*number), replaced.get_mut(*number))
+        else {
             continue;
         };
         if !*replaced {

@@ -25,9 +25,8 @@ impl Line {
         starts.dedup();
         let ends = starts.iter().skip(1).map(|next| next - 1).chain([whole.high]);
         let stretches = starts.iter().zip(ends).map(|(low, high)| Stretch { low: *low, high });
-        let outside = |stretch: &Stretch| {
-            hole.is_none_or(|hole| stretch.high < hole.low || hole.high < stretch.low)
-        };
+        let outside =
+            |stretch: &Stretch| hole.is_none_or(|hole| stretch.high < hole.low || hole.high < stretch.low);
         Self { stretches: stretches.filter(outside).collect() }
     }
 

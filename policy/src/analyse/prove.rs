@@ -145,10 +145,8 @@ fn of_workload(
     let taken = layout.taken(&space);
     let mut answers = Vec::new();
     for promise in promises {
-        let mut answer = space
-            .unsettled()
-            .first()
-            .map(|what| promise.unsettled(Unsettled::doubt(&scene.to, what)));
+        let mut answer =
+            space.unsettled().first().map(|what| promise.unsettled(Unsettled::doubt(&scene.to, what)));
         let forbidden = space.blocks(&promise.guarantee.rule);
         let pairs = layout.grants.iter().flat_map(|grant| forbidden.iter().map(move |block| (grant, block)));
         for (grant, block) in pairs {
@@ -156,7 +154,9 @@ fn of_workload(
             if !grant.block.meets(block) {
                 continue;
             }
-            let Some(left) = remainder(&grant.block.and(block), &taken, space.sizes(), budget)? else { continue };
+            let Some(left) = remainder(&grant.block.and(block), &taken, space.sizes(), budget)? else {
+                continue;
+            };
             match scene.passing(&space, &left) {
                 Some((witness, rule)) => {
                     answer = Some(promise.broken(Cause::Passes { witness: Box::new(witness), rule }));

@@ -119,9 +119,12 @@ impl Question<'_> {
     ) -> Result<bool, Spent> {
         let mut block = grant.block.clone();
         block.narrow(PEER, callers);
-        let Some(left) = remainder(&block, &self.taken, self.space.sizes(), budget)? else { return Ok(false) };
+        let Some(left) = remainder(&block, &self.taken, self.space.sizes(), budget)? else {
+            return Ok(false);
+        };
         let Some((witness, _)) = self.scene.passing(self.space, &left) else {
-            let rule = grant.reference().map_or_else(|| "what no rule refuses".to_owned(), |rule| rule.to_string());
+            let rule =
+                grant.reference().map_or_else(|| "what no rule refuses".to_owned(), |rule| rule.to_string());
             reach.unsettled.push(Unsettled::doubt(&self.scene.to, rule));
             return Ok(false);
         };
@@ -142,7 +145,9 @@ impl Question<'_> {
 
     // Of the callers as they are written, those who can get in.
     fn callers(&self, grant: &Part<'_>, block: &Block, budget: &mut Budget) -> Result<Vec<String>, Spent> {
-        let Some(rule) = grant.rule else { return Ok(vec!["anyone".to_owned(), "unauthenticated".to_owned()]) };
+        let Some(rule) = grant.rule else {
+            return Ok(vec!["anyone".to_owned(), "unauthenticated".to_owned()]);
+        };
         let mut written: Vec<(String, AtomSet)> = Vec::new();
         if rule.from.anyone {
             let size = self.space.sizes().get(PEER).copied().unwrap_or_default();

@@ -110,22 +110,15 @@ impl AtomSet {
                 Self::Few(atoms.iter().copied().filter(|atom| !set.has(*atom)).collect())
             }
             (Self::All | Self::Many(_), set) if set.is_empty() => self.clone(),
+            (Self::All | Self::Many(_), Self::Few(atoms)) => {
+                let mut words = self.words(size);
+                atoms.iter().for_each(|atom| clear(&mut words, *atom));
+                Self::Many(words)
+            }
             (Self::All | Self::Many(_), set) => {
                 let mut words = self.words(size);
-                match set {
-                    Self::All => {}
-                    Self::Few(atoms) => {
-                        for atom in atoms {
-                            if let Some(word) = words.get_mut(word_of(*atom)) {
-                                *word &= !bit_of(*atom);
-                            }
-                        }
-                    }
-                    Self::Many(taken) => {
-                        for (word, taken) in words.iter_mut().zip(taken) {
-                            *word &= !taken;
-                        }
-                    }
+                for (word, taken) in words.iter_mut().zip(&set.words(size)) {
+                    *word &= !taken;
                 }
                 Self::Many(words)
             }
@@ -154,6 +147,12 @@ impl AtomSet {
                 words.into()
             }
         }
+    }
+}
+
+fn clear(words: &mut [u64], atom: u32) {
+    if let Some(word) = words.get_mut(word_of(atom)) {
+        *word &= !bit_of(atom);
     }
 }
 

@@ -14,8 +14,8 @@ pub(crate) use tokens::SampleToken;
 use super::blocks::Block;
 use super::language::{Partition, Pattern};
 use super::lines::{Line, Stretch};
-use super::sets::AtomSet;
 use super::sample::Sample;
+use super::sets::AtomSet;
 use headers::HeaderDimension;
 use tokens::TokenDimension;
 
@@ -138,9 +138,13 @@ impl Acts {
     fn new(methods: Texts, protocols: Vec<Arc<str>>) -> Self {
         let mut list = vec![Act::Tcp];
         let witnesses = || methods.partition.atoms.iter().map(|atom| atom.witness.clone());
-        list.extend(witnesses().map(|method| {
-            if method == crate::access::CONNECT { Act::Connect } else { Act::Plain(method) }
-        }));
+        list.extend(
+            witnesses().map(
+                |method| {
+                    if method == crate::access::CONNECT { Act::Connect } else { Act::Plain(method) }
+                },
+            ),
+        );
         let other = protocols.iter().all(|protocol| &**protocol != WEBSOCKET);
         let unnamed = if other { WEBSOCKET } else { "other" };
         for protocol in offers(&protocols, unnamed) {

@@ -8,10 +8,7 @@ use crate::strict::Source;
 
 pub(super) fn set(texts: &[&str]) -> PolicySet {
     let file = |(number, text): (usize, &&str)| {
-        Source::new(
-            format!("f{number}.yaml"),
-            format!("vouchsafe: policy/v1\nname: p{number}\n{text}"),
-        )
+        Source::new(format!("f{number}.yaml"), format!("vouchsafe: policy/v1\nname: p{number}\n{text}"))
     };
     compile(&texts.iter().enumerate().map(file).collect::<Vec<_>>()).unwrap()
 }

@@ -125,15 +125,13 @@ impl Automaton {
         for steps in &pattern.alternatives {
             let mut at = 0;
             for step in steps {
-                match step {
+                at = match step {
                     Step::Text(text) => {
-                        for byte in text.bytes() {
-                            at = self.follow(at, edge_of(byte, pattern.case));
-                        }
+                        text.bytes().fold(at, |at, byte| self.follow(at, edge_of(byte, pattern.case)))
                     }
-                    Step::Any(class) => at = self.follow(at, Edge::Any(*class)),
-                    Step::Some(class) => at = self.follow(at, Edge::Some(*class)),
-                }
+                    Step::Any(class) => self.follow(at, Edge::Any(*class)),
+                    Step::Some(class) => self.follow(at, Edge::Some(*class)),
+                };
             }
             if let Some(node) = self.node_mut(at)
                 && !node.accepts.contains(&number)

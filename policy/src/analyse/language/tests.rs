@@ -18,7 +18,8 @@ fn ids(texts: &[&str]) -> Vec<Pattern> {
 
 #[test]
 fn ids_fall_apart_into_every_combination_of_patterns_and_no_other() {
-    let atoms = split(Universe::Ids, &ids(&["spiffe://a.test/*/x", "spiffe://a.test/ns/**", "spiffe://a.test/ns"]));
+    let atoms =
+        split(Universe::Ids, &ids(&["spiffe://a.test/*/x", "spiffe://a.test/ns/**", "spiffe://a.test/ns"]));
 
     let expected: [(&str, &[u32]); 5] = [
         ("spiffe://a.test/ns", &[1, 2]),
@@ -27,7 +28,8 @@ fn ids_fall_apart_into_every_combination_of_patterns_and_no_other() {
         ("spiffe://a.test/other/x", &[0]),
         ("spiffe://other.example/ns/other/sa/other", &[]),
     ];
-    let expected: Vec<_> = expected.iter().map(|(text, patterns)| (text.to_string(), patterns.to_vec())).collect();
+    let expected: Vec<_> =
+        expected.iter().map(|(text, patterns)| (text.to_string(), patterns.to_vec())).collect();
     assert_eq!(atoms, expected);
 }
 
@@ -120,15 +122,11 @@ proptest! {
 #[test]
 fn a_host_pattern_means_the_host_with_any_port_and_in_any_case() {
     let host = Pattern::authorities(&HostPattern::parse("*.a.test").unwrap());
-    let ported = Pattern::texts(&TextPattern::new(
-        vec![Piece::Literal("B.A.test:80".into())],
-        Case::Insensitive,
-        "",
-    ));
+    let ported =
+        Pattern::texts(&TextPattern::new(vec![Piece::Literal("B.A.test:80".into())], Case::Insensitive, ""));
 
     let atoms = split(Universe::Authorities, &[host, ported]);
 
-    let expected =
-        [("b.a.test:80", vec![0, 1]), ("other.a.test", vec![0]), ("other.example", vec![])];
+    let expected = [("b.a.test:80", vec![0, 1]), ("other.a.test", vec![0]), ("other.example", vec![])];
     assert_eq!(atoms, expected.map(|(text, patterns)| (text.to_owned(), patterns)));
 }

@@ -94,9 +94,7 @@ impl Universe {
 fn id_step(state: State, byte: u8) -> Option<State> {
     let plain = matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.');
     match (state, byte) {
-        (0..ID_START, _) => {
-            (SCHEME.get(usize::from(state)) == Some(&byte)).then_some(state + 1)
-        }
+        (0..ID_START, _) => (SCHEME.get(usize::from(state)) == Some(&byte)).then_some(state + 1),
         (ID_DOMAIN | ID_SEGMENT, b'/') => Some(ID_SLASH),
         (ID_START | ID_DOMAIN, _) if plain => Some(ID_DOMAIN),
         (ID_SLASH, b'.') => Some(ID_DOT),
@@ -200,13 +198,10 @@ const PORT: State = 6;
 const SCHEME_GROUPS: &[&[u8]] = &[b"s", b"p", b"i", b"f", b"e", b":", b"/"];
 const ID_BYTES: &[u8] = b"xyzabcdefghijklmnopqrstuvw0123456789-_XYZABCDEFGHIJKLMNOPQRSTUVW.";
 // What comes last is taken only where patterns name everything before it: an escape says no more than a letter.
-const PATH_BYTES: &[u8] =
-    b"xyzabcdefghijklmnopqrstuvw0123456789-_XYZABCDEFGHIJKLMNOPQRSTUVW~!$&'()*+,=:@.%";
-const HEX_GROUPS: &[&[u8]] = &[
-    b"2", b"0", b"1", b"3", b"4", b"5", b"6", b"7", b"8", b"9", b"A", b"B", b"C", b"D", b"E", b"F",
-];
+const PATH_BYTES: &[u8] = b"xyzabcdefghijklmnopqrstuvw0123456789-_XYZABCDEFGHIJKLMNOPQRSTUVW~!$&'()*+,=:@.%";
+const HEX_GROUPS: &[&[u8]] =
+    &[b"2", b"0", b"1", b"3", b"4", b"5", b"6", b"7", b"8", b"9", b"A", b"B", b"C", b"D", b"E", b"F"];
 const HOST_BYTES: &[u8] = b"xyzabcdefghijklmnopqrstuvw0123456789-_XYZABCDEFGHIJKLMNOPQRSTUVW[";
-const METHOD_BYTES: &[u8] =
-    b"XYZABCDEFGHIJKLMNOPQRSTUVWxyzabcdefghijklmnopqrstuvw0123456789-_!#$%&'*+.^`|~";
+const METHOD_BYTES: &[u8] = b"XYZABCDEFGHIJKLMNOPQRSTUVWxyzabcdefghijklmnopqrstuvw0123456789-_!#$%&'*+.^`|~";
 const TEXT_BYTES: &[u8] =
     b"xyzabcdefghijklmnopqrstuvw0123456789-_XYZABCDEFGHIJKLMNOPQRSTUVW./:@+=~!#$%&'()*;<>?[]^`{|}\\\" ";

@@ -42,8 +42,8 @@ impl<'r> Survey<'r> {
 
     /// Takes everything apart.
     pub(crate) fn space(&self, budget: &mut Budget) -> Result<Space, Spent> {
-        let mut named = Named::default();
-        named.loose_paths = self.rules.iter().any(|rule| compares_texts_of_paths(rule));
+        let loose_paths = self.rules.iter().any(|rule| compares_texts_of_paths(rule));
+        let mut named = Named { loose_paths, ..Named::default() };
         for rule in &self.rules {
             budget.spend(1)?;
             named.rule(rule);
@@ -125,7 +125,9 @@ impl Named {
         }
         match &limits.kinds {
             Kinds::Plain | Kinds::Every => {}
-            Kinds::Connect { to_ports: Limit::Only(ranges) } => self.tunnels.extend(ranges.iter().map(stretch)),
+            Kinds::Connect { to_ports: Limit::Only(ranges) } => {
+                self.tunnels.extend(ranges.iter().map(stretch))
+            }
             Kinds::Upgrade { protocols: Limit::Only(protocols) } => {
                 self.protocols.extend(protocols.iter().cloned());
             }
@@ -162,7 +164,9 @@ impl Named {
             RequestCondition::Header { name, .. } => {
                 self.headers.entry(Arc::clone(name)).or_default().add(condition);
             }
-            RequestCondition::Principal { .. } | RequestCondition::Claim { .. } | RequestCondition::Token(_) => {
+            RequestCondition::Principal { .. }
+            | RequestCondition::Claim { .. }
+            | RequestCondition::Token(_) => {
                 self.tokens.add(condition);
             }
         }
@@ -242,7 +246,8 @@ fn impossible(space: &Space) -> Vec<Block> {
         for standing in Standing::ALL {
             let mut block = space.whole();
             block.replace(first, bare.with_standing(standing));
-            let disagreeing = crate::analyse::sets::AtomSet::All.minus(&other.with_standing(standing), other.size());
+            let disagreeing =
+                crate::analyse::sets::AtomSet::All.minus(&other.with_standing(standing), other.size());
             block.replace(number, disagreeing);
             blocks.push(block);
         }

@@ -79,7 +79,8 @@ impl HeaderDimension {
             for list in [list.iter().rev().cloned().collect(), list] {
                 let lines: Vec<(String, String)> =
                     list.iter().map(|value: &String| (name.to_string(), value.clone())).collect();
-                let held = conditions.list.iter().map(|condition| with_request(condition, &lines, Token::Absent));
+                let held =
+                    conditions.list.iter().map(|condition| with_request(condition, &lines, Token::Absent));
                 atoms.add(held.collect(), list);
             }
         }

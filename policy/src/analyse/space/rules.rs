@@ -22,7 +22,8 @@ impl Space {
     /// The accesses that a rule matches, as products; none of them is empty.
     pub(crate) fn blocks(&self, rule: &Rule) -> Vec<Block> {
         let base = self.connection(rule);
-        let http_only = rule.at_connect.iter().any(|condition| matches!(condition, ConnectionCondition::Http));
+        let http_only =
+            rule.at_connect.iter().any(|condition| matches!(condition, ConnectionCondition::Http));
         let opaque = self.acts.those(|act| *act == Act::Tcp);
         let mut blocks = Vec::new();
         match (&rule.layer, rule.effect) {
@@ -131,8 +132,7 @@ impl Space {
             let patterns: Vec<Pattern> = patterns.iter().map(Pattern::ids).collect();
             self.peers.any_of(patterns.iter())
         };
-        let mut named =
-            if rule.from.anyone { self.peers.present() } else { ids(&rule.from.patterns) };
+        let mut named = if rule.from.anyone { self.peers.present() } else { ids(&rule.from.patterns) };
         if !rule.except.is_empty() {
             named = named.minus(&ids(&rule.except), size);
         }
@@ -156,30 +156,29 @@ impl Space {
         AtomSet::of(within, self.ports.stretches().len())
     }
 
-    // A tunnel has no path: it satisfies no condition on one, and every negative one.
+    // A tunnel has no path. What is absent grants nothing and escapes no denial of ours; of Istio's conditions it satisfies
+    // the negative ones only.
     fn requests(&self, base: &Block, limits: &HttpLimits, rule: &Rule) -> Vec<Block> {
         let mut request = self.request(base, limits, rule);
-        let conditions = rule.at_request.iter().filter_map(|condition| match condition {
-            RequestCondition::Path { any_of, sense } => Some((any_of, *sense)),
-            RequestCondition::Method { .. }
-            | RequestCondition::Authority { .. }
-            | RequestCondition::Header { .. }
-            | RequestCondition::Principal { .. }
-            | RequestCondition::Claim { .. }
-            | RequestCondition::Token(_) => None,
-        });
-        let conditions: Vec<_> = conditions.collect();
-        if conditions.is_empty() {
+        let conditions: Vec<(&[TextPattern], Sense)> =
+            rule.at_request.iter().filter_map(RequestCondition::on_path).collect();
+        let mut tunnels_fit = conditions.iter().all(|(_, sense)| *sense == Sense::IsNot);
+        let mut named = AtomSet::All;
+        if let Limit::Only(paths) = &limits.paths {
+            tunnels_fit &= rule.effect == Effect::Deny;
+            let patterns: Vec<Pattern> =
+                paths.iter().map(|path| path_pattern(path, self.loose_paths)).collect();
+            named = self.paths.any_of(patterns.iter());
+        } else if conditions.is_empty() {
             return vec![request];
         }
-        let tunnels = self.acts.those(|act| *act == Act::Connect);
-        let tunnel = with(&request, ACT, &tunnels);
+        let tunnel = with(&request, ACT, &self.acts.those(|act| *act == Act::Connect));
         request.narrow(ACT, &self.acts.those(|act| *act != Act::Connect));
+        request.narrow(PATH, &named);
         for (any_of, sense) in &conditions {
             request.narrow(PATH, &sensed(&self.paths, any_of, *sense));
         }
-        let negative = conditions.iter().all(|(_, sense)| *sense == Sense::IsNot);
-        if negative { vec![request, tunnel] } else { vec![request] }
+        if tunnels_fit { vec![request, tunnel] } else { vec![request] }
     }
 
     fn request(&self, base: &Block, limits: &HttpLimits, rule: &Rule) -> Block {
@@ -193,11 +192,6 @@ impl Space {
                 Effect::Deny => named.or(&self.authorities.absent(), self.authorities.size()),
             };
             block.narrow(AUTHORITY, &whole);
-        }
-        if let Limit::Only(paths) = &limits.paths {
-            let patterns: Vec<Pattern> =
-                paths.iter().map(|path| path_pattern(path, self.loose_paths)).collect();
-            block.narrow(PATH, &self.paths.any_of(patterns.iter()));
         }
         if let Kinds::Connect { to_ports: Limit::Only(ranges) } = &limits.kinds {
             let within = ranges.iter().flat_map(|range| self.tunnels.within(stretch(range)));
@@ -258,13 +252,29 @@ impl Space {
                     block.narrow(dimension, &header.where_holds(condition));
                 }
             }
-            RequestCondition::Principal { .. } | RequestCondition::Claim { .. } | RequestCondition::Token(_) => {
+            RequestCondition::Principal { .. }
+            | RequestCondition::Claim { .. }
+            | RequestCondition::Token(_) => {
                 for (dimension, token) in (FIXED + self.headers.len()..).zip(&self.tokens) {
                     if let Some(holding) = token.where_holds(condition) {
                         block.narrow(dimension, &holding);
                     }
                 }
             }
+        }
+    }
+}
+
+impl RequestCondition {
+    fn on_path(&self) -> Option<(&[TextPattern], Sense)> {
+        match self {
+            Self::Path { any_of, sense } => Some((any_of, *sense)),
+            Self::Method { .. }
+            | Self::Authority { .. }
+            | Self::Header { .. }
+            | Self::Principal { .. }
+            | Self::Claim { .. }
+            | Self::Token(_) => None,
         }
     }
 }
