@@ -1,8 +1,7 @@
 //! Random policies and accesses out of a small world, so that they meet often.
 
-use policy::strict::Source;
 use proptest::prelude::*;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 #[derive(Clone, Debug)]
 pub(crate) struct PolicyModel {
@@ -20,14 +19,67 @@ pub(crate) struct RuleModel {
     pub(crate) except: Vec<String>,
     pub(crate) nets: Option<Vec<String>>,
     pub(crate) ports: Option<Vec<(u16, u16)>>,
-    pub(crate) http: Option<HttpModel>,
+    pub(crate) sni: Option<Vec<String>>,
+    pub(crate) jwt: Option<JwtModel>,
+    pub(crate) layer: LayerModel,
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct HttpModel {
-    pub(crate) methods: Option<Vec<String>>,
-    pub(crate) hosts: Option<Vec<String>>,
-    pub(crate) paths: Option<Vec<String>>,
+pub(crate) enum LayerModel {
+    Tcp,
+    Http {
+        methods: Option<Vec<String>>,
+        hosts: Option<Vec<String>>,
+        paths: Option<Vec<String>>,
+        headers: HeadersModel,
+    },
+    Grpc {
+        services: Option<Vec<String>>,
+        methods: Option<Vec<String>>,
+        hosts: Option<Vec<String>>,
+        headers: HeadersModel,
+    },
+    Connect {
+        hosts: Option<Vec<String>>,
+        to_ports: Option<Vec<(u16, u16)>>,
+    },
+    Upgrade {
+        protocols: Option<Vec<String>>,
+        hosts: Option<Vec<String>>,
+        paths: Option<Vec<String>>,
+        headers: HeadersModel,
+    },
+}
+
+/// Names of headers, each with its values; none means any value.
+pub(crate) type HeadersModel = Vec<(String, Option<Vec<String>>)>;
+
+#[derive(Clone, Debug)]
+pub(crate) struct JwtModel {
+    pub(crate) issuer: String,
+    pub(crate) audience: AudienceModel,
+    pub(crate) claims: Vec<(String, Vec<String>)>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum AudienceModel {
+    Unsaid,
+    Any,
+    Only(Vec<String>),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum KindModel {
+    Plain,
+    Connect { port: Option<u16> },
+    Upgrade { protocol: String },
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum TokenModel {
+    Absent,
+    Invalid,
+    Verified(Value),
 }
 
 #[derive(Clone, Debug)]
@@ -37,6 +89,7 @@ pub(crate) struct Access {
     pub(crate) source: String,
     pub(crate) port: u16,
     pub(crate) day: u64,
+    pub(crate) sni: Option<String>,
     pub(crate) request: Option<RequestModel>,
 }
 
@@ -45,6 +98,9 @@ pub(crate) struct RequestModel {
     pub(crate) method: String,
     pub(crate) host: Option<String>,
     pub(crate) path: String,
+    pub(crate) kind: KindModel,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) token: TokenModel,
 }
 
 const IDS: [&str; 8] = [
@@ -105,7 +161,11 @@ const PATH_PATTERNS: [&str; 14] = [
     "/a/b/**",
 ];
 
-const PATHS: [&str; 16] = [
+const PATHS: [&str; 20] = [
+    "/s.A/Get",
+    "/s.A/Put",
+    "/t.B/Get",
+    "/s.A/Get/x",
     "/",
     "/a",
     "/a/",
@@ -123,6 +183,31 @@ const PATHS: [&str; 16] = [
     "/A",
     "/*",
 ];
+
+/// The issuers that the policies declare, and for whom their tokens are.
+pub(crate) const ISSUERS: [(&str, &[&str]); 2] =
+    [("https://i.test", &["x"]), ("https://j.test", &["api", "web"])];
+
+const NAMES: [&str; 3] = ["a.example", "b.example", "c.example"];
+const HEADERS: [&str; 3] = ["x-a", "x-b", "cookie"];
+const VALUES: [&str; 5] = ["red", "blue", "a=1", "\"red", "blue\""];
+const LINES: [&str; 14] = [
+    "red",
+    "blue",
+    "green",
+    "red,blue",
+    "blue , red",
+    "red, red",
+    "",
+    " red ",
+    "\"red,blue\"",
+    "\"red",
+    "RED",
+    "a=1; b=2",
+    "red;blue",
+    "a=1",
+];
+const PROTOCOLS: [&str; 7] = ["websocket", "WebSocket", "x/1", "websocket, x/1", "websocket/13", "", "x"];
 
 const PORTS: [u16; 7] = [1, 80, 443, 8000, 8005, 8010, 65535];
 
@@ -149,27 +234,79 @@ fn ports() -> impl Strategy<Value = Option<Vec<(u16, u16)>>> {
     prop::option::weighted(0.8, prop::collection::vec(one, 1..3))
 }
 
-fn http() -> impl Strategy<Value = HttpModel> {
-    (
-        prop::option::of(some_of(&["GET", "POST", "HEAD"], 2)),
-        prop::option::weighted(
-            0.3,
-            some_of(&["a.example", "*.example", "*.a.example", "example", "10.0.0.1"], 2),
-        ),
-        prop::option::weighted(0.7, some_of(&PATH_PATTERNS, 3)),
+fn hosts() -> impl Strategy<Value = Option<Vec<String>>> {
+    let patterns = &["a.example", "*.example", "*.a.example", "example", "10.0.0.1"];
+    prop::option::weighted(0.3, some_of(patterns, 2))
+}
+
+fn headers() -> impl Strategy<Value = HeadersModel> {
+    let values = prop::option::weighted(0.8, some_of(&VALUES, 2));
+    let one = (prop::sample::select(&HEADERS).prop_map(str::to_owned), values);
+    prop_oneof![
+        3 => Just(Vec::new()),
+        1 => prop::collection::vec(one, 1..3).prop_map(|mut headers| {
+            headers.sort_by(|(a, _), (b, _)| a.cmp(b));
+            headers.dedup_by(|(a, _), (b, _)| a == b);
+            headers
+        }),
+    ]
+}
+
+fn layer() -> impl Strategy<Value = LayerModel> {
+    let paths = || prop::option::weighted(0.7, some_of(&PATH_PATTERNS, 3));
+    let http = (prop::option::of(some_of(&["GET", "POST", "HEAD"], 2)), hosts(), paths(), headers())
+        .prop_map(|(methods, hosts, paths, headers)| LayerModel::Http { methods, hosts, paths, headers });
+    let grpc = (
+        prop::option::weighted(0.7, some_of(&["s.A", "t.B"], 2)),
+        prop::option::of(some_of(&["Get", "Put"], 2)),
+        hosts(),
+        headers(),
     )
-        .prop_map(|(methods, hosts, paths)| HttpModel { methods, hosts, paths })
+        .prop_map(|(services, methods, hosts, headers)| LayerModel::Grpc {
+            services,
+            methods,
+            hosts,
+            headers,
+        });
+    let connect = (hosts(), ports()).prop_map(|(hosts, to_ports)| LayerModel::Connect { hosts, to_ports });
+    let upgrade =
+        (prop::option::of(some_of(&["websocket", "x/1", "x"], 2)), hosts(), paths(), headers()).prop_map(
+            |(protocols, hosts, paths, headers)| LayerModel::Upgrade { protocols, hosts, paths, headers },
+        );
+    prop_oneof![8 => Just(LayerModel::Tcp), 10 => http, 2 => grpc, 2 => connect, 2 => upgrade]
+}
+
+fn jwt() -> impl Strategy<Value = JwtModel> {
+    let claim = (
+        prop::sample::select(&["role", "scope", "deep.role"][..]),
+        some_of(&["admin", "5", "true", "a b"], 2),
+    );
+    (
+        prop::sample::select(&ISSUERS[..]),
+        prop_oneof![
+            Just(AudienceModel::Unsaid),
+            Just(AudienceModel::Any),
+            some_of(&["api", "web"], 2).prop_map(AudienceModel::Only),
+        ],
+        prop::collection::vec(claim, 0..2),
+    )
+        .prop_map(|((issuer, _), audience, claims)| JwtModel {
+            issuer: issuer.to_owned(),
+            audience,
+            claims: claims.into_iter().map(|(name, values)| (name.to_owned(), values)).collect(),
+        })
 }
 
 fn rule() -> impl Strategy<Value = RuleModel> {
     let except = prop_oneof![3 => Just(Vec::new()), 1 => some_of(&PATTERNS, 2)];
     let nets = prop::option::weighted(0.3, some_of(&NETS, 2));
-    (peers(), except, nets, ports(), prop::option::weighted(0.6, http())).prop_map(
-        |(from, except, nets, ports, http)| {
-            let except = if from == ["unauthenticated"] { Vec::new() } else { except };
-            RuleModel { name: String::new(), from, except, nets, ports, http }
-        },
-    )
+    let asked =
+        (prop::option::weighted(0.15, some_of(&NAMES, 2)), prop::option::weighted(0.2, jwt()), layer());
+    (peers(), except, nets, ports(), asked).prop_map(|(from, except, nets, ports, (sni, jwt, layer))| {
+        let except = if from == ["unauthenticated"] { Vec::new() } else { except };
+        let jwt = jwt.filter(|_| !matches!(layer, LayerModel::Tcp));
+        RuleModel { name: String::new(), from, except, nets, ports, sni, jwt, layer }
+    })
 }
 
 fn rules(prefix: &'static str) -> impl Strategy<Value = Vec<RuleModel>> {
@@ -211,71 +348,84 @@ pub(crate) fn access() -> impl Strategy<Value = Access> {
         prop::sample::select(vec!["GET", "POST", "HEAD", "get", "CONNECT", "PATCH"]).prop_map(str::to_owned),
         prop::option::weighted(0.8, host.prop_map(str::to_owned)),
         prop::sample::select(&PATHS).prop_map(str::to_owned),
+        (
+            prop::option::weighted(0.8, prop::sample::select(&PORTS)),
+            prop::option::weighted(0.15, prop::sample::select(&PROTOCOLS)),
+        ),
+        lines(),
+        token(),
     )
-        .prop_map(|(method, host, path)| RequestModel { method, host, path });
+        .prop_map(|(method, host, path, (port, protocol), headers, token)| {
+            let kind = match (method.as_str(), protocol) {
+                ("CONNECT", _) => KindModel::Connect { port },
+                (_, Some(protocol)) => KindModel::Upgrade { protocol: protocol.to_owned() },
+                (_, None) => KindModel::Plain,
+            };
+            RequestModel { method, host, path, kind, headers, token }
+        });
     (
         id(),
         prop::option::weighted(0.85, id()),
         prop::sample::select(&SOURCES).prop_map(str::to_owned),
         prop_oneof![prop::sample::select(&PORTS), 1u16..=65535, 7998u16..=8012],
         0u64..5,
-        prop::option::weighted(0.65, request),
+        prop::option::weighted(0.8, prop::sample::select(&NAMES).prop_map(str::to_owned)),
+        prop::option::weighted(0.75, request),
     )
-        .prop_map(|(to, from, source, port, day, request)| Access {
+        .prop_map(|(to, from, source, port, day, sni, request)| Access {
             to,
             from,
             source,
             port,
             day,
+            sni,
             request,
         })
 }
 
-/// Writes a policy as people would, though in JSON, which is YAML.
-pub(crate) fn source(policy: &PolicyModel) -> Source {
-    let mut root = Map::new();
-    root.insert("vouchsafe".to_owned(), json!("policy/v1"));
-    root.insert("name".to_owned(), json!(policy.name));
-    root.insert("protects".to_owned(), json!(policy.protects));
-    if let Some(day) = policy.shadow_until {
-        root.insert("mode".to_owned(), json!("shadow"));
-        root.insert("until".to_owned(), json!(format!("1970-01-0{}", day + 1)));
-    }
-    for (key, rules) in [("allow", &policy.allow), ("deny", &policy.deny)] {
-        if !rules.is_empty() {
-            root.insert(key.to_owned(), rules.iter().map(rule_value).collect());
-        }
-    }
-    Source::new(format!("{}.yaml", policy.name), Value::Object(root).to_string())
+fn lines() -> impl Strategy<Value = Vec<(String, String)>> {
+    let name = prop::sample::select(vec!["x-a", "X-A", "x-b", "cookie", "x-c"]).prop_map(str::to_owned);
+    let line = prop::sample::select(&LINES).prop_map(str::to_owned);
+    prop::collection::vec((name, line), 0..5)
 }
 
-fn rule_value(rule: &RuleModel) -> Value {
-    let mut value = Map::new();
-    value.insert("name".to_owned(), json!(rule.name));
-    value.insert("from".to_owned(), json!(rule.from));
-    if !rule.except.is_empty() {
-        value.insert("except".to_owned(), json!(rule.except));
-    }
-    if let Some(nets) = &rule.nets {
-        value.insert("source_net".to_owned(), json!(nets));
-    }
-    let mut layer = Map::new();
-    match &rule.ports {
-        None => layer.insert("port".to_owned(), json!("any")),
-        Some(ports) => layer.insert("ports".to_owned(), ports.iter().map(port_value).collect()),
+fn token() -> impl Strategy<Value = TokenModel> {
+    let audience = prop::sample::select(vec![
+        json!("api"),
+        json!(["x", "web"]),
+        json!("x"),
+        json!([]),
+        Value::Null,
+        json!({"api": 1}),
+    ]);
+    let claim = || {
+        prop::sample::select(vec![
+            Value::Null,
+            json!("admin"),
+            json!("user"),
+            json!(["user", "admin"]),
+            json!("b admin"),
+            json!("a b"),
+            json!(5),
+            json!(5.0),
+            json!(5.5),
+            json!(true),
+            json!([]),
+            json!([false]),
+            json!([["admin"]]),
+            json!({"admin": 1}),
+        ])
     };
-    if let Some(http) = &rule.http {
-        for (key, values) in [("methods", &http.methods), ("hosts", &http.hosts), ("paths", &http.paths)] {
-            if let Some(values) = values {
-                layer.insert(key.to_owned(), json!(values));
-            }
-        }
-    }
-    let kind = if rule.http.is_some() { "http" } else { "tcp" };
-    value.insert(kind.to_owned(), Value::Object(layer));
-    Value::Object(value)
-}
-
-fn port_value((low, high): &(u16, u16)) -> Value {
-    if low == high { json!(low) } else { json!(format!("{low}-{high}")) }
+    let issuer = prop::sample::select(vec!["https://i.test", "https://j.test"]);
+    let verified = (issuer, audience, claim(), claim(), claim(), prop::bool::ANY).prop_map(
+        |(issuer, audience, role, scope, deep, flat)| {
+            let deep = if flat { deep } else { json!({ "role": deep }) };
+            json!({"iss": issuer, "aud": audience, "role": role, "scope": scope, "deep": deep})
+        },
+    );
+    prop_oneof![
+        2 => Just(TokenModel::Absent),
+        1 => Just(TokenModel::Invalid),
+        4 => verified.prop_map(TokenModel::Verified),
+    ]
 }

@@ -3,7 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use crate::model::{Access, HttpModel, PolicyModel, RequestModel, RuleModel};
+use serde_json::Value;
+
+use crate::model::{
+    Access, AudienceModel, HeadersModel, JwtModel, KindModel, LayerModel, PolicyModel, RequestModel,
+    RuleModel, TokenModel,
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Answer {
@@ -17,6 +22,7 @@ pub(crate) enum Refusal {
     NothingAllows,
     Unauthenticated,
     NoPolicy,
+    JwtInvalid,
 }
 
 /// Decides, and says which rules may be named for it.
@@ -45,7 +51,10 @@ pub(crate) fn decide(policies: &[PolicyModel], access: &Access) -> Answer {
     }
     let by = allowing(&enforcing, access);
     if by.is_empty() {
-        return Answer::Deny { refusal: nothing, by };
+        let invalid =
+            access.request.as_ref().is_some_and(|request| matches!(request.token, TokenModel::Invalid));
+        let refusal = if invalid { Refusal::JwtInvalid } else { nothing };
+        return Answer::Deny { refusal, by };
     }
     Answer::Allow { by, shadow: would_be_denied }
 }
@@ -68,11 +77,16 @@ fn denying(policies: &[&PolicyModel], access: &Access) -> BTreeSet<String> {
                 Some(id) => named(rule, id),
                 None => rule.from.iter().any(|word| word == "anyone" || word == "unauthenticated"),
             };
-            let request = match (&rule.http, &access.request) {
-                (Some(http), Some(request)) => denies_request(http, request),
-                (Some(_), None) | (None, _) => true,
+            let request = match &access.request {
+                Some(request) => denies_request(rule, request),
+                // What cannot be seen is refused.
+                None => true,
             };
-            if peer && network(rule, access) && port(rule, access) && request {
+            let sni = match (&rule.sni, &access.sni) {
+                (None, _) | (Some(_), None) => true,
+                (Some(names), Some(name)) => names.contains(name),
+            };
+            if peer && network(rule, access) && port(rule, access) && sni && request {
                 names.insert(format!("{}/{}", policy.name, rule.name));
             }
         }
@@ -88,12 +102,17 @@ fn allowing(policies: &[&PolicyModel], access: &Access) -> BTreeSet<String> {
                 Some(id) => named(rule, id),
                 None => rule.from.iter().any(|word| word == "unauthenticated"),
             };
-            let request = match (&rule.http, &access.request) {
-                (Some(http), Some(request)) => allows_request(http, request),
-                (None, None) => true,
-                (Some(_), None) | (None, Some(_)) => false,
+            let request = match (&rule.layer, &access.request) {
+                (LayerModel::Tcp, None) => true,
+                (LayerModel::Tcp, Some(_)) | (_, None) => false,
+                (_, Some(request)) => allows_request(rule, request),
             };
-            if peer && network(rule, access) && port(rule, access) && request {
+            let sni = match (&rule.sni, &access.sni) {
+                (None, _) => true,
+                (Some(_), None) => false,
+                (Some(names), Some(name)) => names.contains(name),
+            };
+            if peer && network(rule, access) && port(rule, access) && sni && request {
                 names.insert(format!("{}/{}", policy.name, rule.name));
             }
         }
@@ -111,38 +130,204 @@ fn network(rule: &RuleModel, access: &Access) -> bool {
 }
 
 fn port(rule: &RuleModel, access: &Access) -> bool {
-    let within = |(low, high): &(u16, u16)| *low <= access.port && access.port <= *high;
-    rule.ports.as_ref().is_none_or(|ports| ports.iter().any(within))
+    rule.ports.as_ref().is_none_or(|ports| in_ports(ports, access.port))
 }
 
-fn denies_request(http: &HttpModel, request: &RequestModel) -> bool {
-    let host = match (&http.hosts, &request.host) {
+fn in_ports(ports: &[(u16, u16)], port: u16) -> bool {
+    ports.iter().any(|(low, high)| *low <= port && port <= *high)
+}
+
+fn denies_request(rule: &RuleModel, request: &RequestModel) -> bool {
+    let host = |hosts: &Option<Vec<String>>| match (hosts, &request.host) {
         (None, _) | (Some(_), None) => true,
         (Some(hosts), Some(host)) => hosts.iter().any(|pattern| host_matches(pattern, host)),
     };
-    method(http, request) && host && path(http, request)
+    let path = |paths: &Option<Vec<String>>| {
+        matches!(request.kind, KindModel::Connect { .. }) || path(paths, request)
+    };
+    let headers = |wanted: &HeadersModel| {
+        wanted.iter().all(|(name, values)| readings(request, name).iter().any(|value| is_one(values, value)))
+    };
+    let layer = match &rule.layer {
+        LayerModel::Tcp => true,
+        LayerModel::Http { methods, hosts, paths, headers: wanted } => {
+            method(methods, request) && host(hosts) && path(paths) && headers(wanted)
+        }
+        LayerModel::Grpc { services, methods, hosts, headers: wanted } => {
+            request.method == "POST" && host(hosts) && grpc(services, methods, request) && headers(wanted)
+        }
+        LayerModel::Connect { hosts, to_ports } => {
+            let port = match (&request.kind, to_ports) {
+                (KindModel::Connect { port: Some(port) }, Some(ports)) => in_ports(ports, *port),
+                (KindModel::Connect { .. }, _) => true,
+                (KindModel::Plain | KindModel::Upgrade { .. }, _) => false,
+            };
+            port && host(hosts)
+        }
+        LayerModel::Upgrade { protocols, hosts, paths, headers: wanted } => {
+            let KindModel::Upgrade { protocol } = &request.kind else { return false };
+            let named = |name: &str| {
+                let name = name.trim().to_lowercase();
+                let bare = name.split('/').next().unwrap().to_owned();
+                name.is_empty() || protocols.as_ref().unwrap().iter().any(|one| *one == name || *one == bare)
+            };
+            let protocol = protocols.is_none() || protocol.split(',').any(named);
+            protocol && host(hosts) && path(paths) && headers(wanted)
+        }
+    };
+    layer && rule.jwt.as_ref().is_none_or(|jwt| token(jwt, &request.token) != Some(false))
 }
 
-fn allows_request(http: &HttpModel, request: &RequestModel) -> bool {
-    let host = match (&http.hosts, &request.host) {
+fn allows_request(rule: &RuleModel, request: &RequestModel) -> bool {
+    let host = |hosts: &Option<Vec<String>>| match (hosts, &request.host) {
         (None, _) => true,
         (Some(_), None) => false,
         (Some(hosts), Some(host)) => hosts.iter().any(|pattern| host_matches(pattern, host)),
     };
-    request.method != "CONNECT" && method(http, request) && host && path(http, request)
+    let plain = matches!(request.kind, KindModel::Plain);
+    let headers = |wanted: &HeadersModel| {
+        wanted.iter().all(|(name, values)| {
+            let lines = lines(request, name);
+            let fits = |line: &String| pieces(name, line).iter().all(|piece| is_one(values, piece));
+            !lines.is_empty() && lines.iter().all(fits)
+        })
+    };
+    let layer = match &rule.layer {
+        LayerModel::Tcp => false,
+        LayerModel::Http { methods, hosts, paths, headers: wanted } => {
+            plain && method(methods, request) && host(hosts) && path(paths, request) && headers(wanted)
+        }
+        LayerModel::Grpc { services, methods, hosts, headers: wanted } => {
+            let call = request.method == "POST" && grpc(services, methods, request);
+            plain && call && host(hosts) && headers(wanted)
+        }
+        LayerModel::Connect { hosts, to_ports } => {
+            let port = match (&request.kind, to_ports) {
+                (KindModel::Connect { .. }, None) => true,
+                (KindModel::Connect { port: Some(port) }, Some(ports)) => in_ports(ports, *port),
+                (KindModel::Connect { .. } | KindModel::Plain | KindModel::Upgrade { .. }, _) => false,
+            };
+            port && host(hosts)
+        }
+        LayerModel::Upgrade { protocols, hosts, paths, headers: wanted } => {
+            let KindModel::Upgrade { protocol } = &request.kind else { return false };
+            let protocol = protocols.as_ref().is_none_or(|protocols| {
+                protocol.split(',').all(|name| protocols.contains(&name.trim().to_lowercase()))
+            });
+            protocol && host(hosts) && path(paths, request) && headers(wanted)
+        }
+    };
+    layer && rule.jwt.as_ref().is_none_or(|jwt| token(jwt, &request.token) == Some(true))
 }
 
-fn method(http: &HttpModel, request: &RequestModel) -> bool {
-    http.methods.as_ref().is_none_or(|methods| methods.contains(&request.method))
+/// Whether the token is as the rule wants it; nothing if there is no such token or not what should be compared.
+fn token(jwt: &JwtModel, token: &TokenModel) -> Option<bool> {
+    let TokenModel::Verified(claims) = token else { return None };
+    if claims["iss"] != *jwt.issuer {
+        return None;
+    }
+    // What the issuer is declared for is judged with the signature, before any rule is asked.
+    let audiences = match &jwt.audience {
+        AudienceModel::Any | AudienceModel::Unsaid => Vec::new(),
+        AudienceModel::Only(audiences) => audiences.clone(),
+    };
+    let audience = if audiences.is_empty() { Some(true) } else { has(&claims["aud"], &audiences, false) };
+    let mut all = vec![audience];
+    for (name, values) in &jwt.claims {
+        let claim = match name.as_str() {
+            "deep.role" => &claims["deep"]["role"],
+            name => &claims[name],
+        };
+        all.push(has(claim, values, name == "scope"));
+    }
+    if all.contains(&Some(false)) {
+        return Some(false);
+    }
+    all.into_iter().collect::<Option<Vec<bool>>>().map(|_| true)
 }
 
-fn path(http: &HttpModel, request: &RequestModel) -> bool {
+fn has(claim: &Value, values: &[String], scope: bool) -> Option<bool> {
+    match claim {
+        Value::Null | Value::Object(_) => None,
+        Value::Bool(_) => Some(values.contains(&claim.to_string())),
+        Value::Number(number) => {
+            Some(values.iter().any(|value| value.parse::<f64>().ok() == number.as_f64()))
+        }
+        Value::String(text) => Some(
+            values.contains(text) || scope && text.split(' ').any(|word| values.contains(&word.to_owned())),
+        ),
+        Value::Array(items) => {
+            let each: Vec<Option<bool>> = items
+                .iter()
+                .map(|item| if item.is_array() { None } else { has(item, values, false) })
+                .collect();
+            if each.contains(&Some(true)) {
+                Some(true)
+            } else if each.contains(&None) {
+                None
+            } else {
+                Some(false)
+            }
+        }
+    }
+}
+
+pub(crate) fn is_one(values: &Option<Vec<String>>, value: &str) -> bool {
+    values.as_ref().is_none_or(|values| values.iter().any(|one| one == value))
+}
+
+pub(crate) fn lines(request: &RequestModel, name: &str) -> Vec<String> {
+    let named = request.headers.iter().filter(|(field, _)| field.to_lowercase() == name);
+    named.map(|(_, line)| line.trim().to_owned()).collect()
+}
+
+pub(crate) fn pieces(name: &str, line: &str) -> Vec<String> {
+    let between = if name == "cookie" { ';' } else { ',' };
+    line.split(between).map(|piece| piece.trim().to_owned()).collect()
+}
+
+/// Everything that an application may take for a value of the header.
+pub(crate) fn readings(request: &RequestModel, name: &str) -> Vec<String> {
+    let lines = lines(request, name);
+    let mut readings = lines.clone();
+    for line in &lines {
+        readings.extend(pieces(name, line));
+        // Where quotes hold a value together: the pieces with an even number of quotes each.
+        let (mut open, mut whole) = (false, String::new());
+        for letter in line.chars() {
+            open ^= letter == '"';
+            if letter == (if name == "cookie" { ';' } else { ',' }) && !open {
+                readings.push(std::mem::take(&mut whole).trim().to_owned());
+            } else {
+                whole.push(letter);
+            }
+        }
+        readings.push(whole.trim().to_owned());
+    }
+    if lines.len() > 1 {
+        let joiners = if name == "cookie" { vec!["; ", ";", ","] } else { vec![",", ", "] };
+        readings.extend(joiners.into_iter().map(|joiner| lines.join(joiner)));
+    }
+    readings
+}
+
+fn grpc(services: &Option<Vec<String>>, methods: &Option<Vec<String>>, request: &RequestModel) -> bool {
     let path = plain_path(&request.path);
-    http.paths.as_ref().is_none_or(|paths| paths.iter().any(|pattern| segments_match(pattern, path)))
+    let [_, service, method] = path.split('/').collect::<Vec<_>>()[..] else { return false };
+    !service.is_empty() && !method.is_empty() && is_one(services, service) && is_one(methods, method)
+}
+
+fn method(methods: &Option<Vec<String>>, request: &RequestModel) -> bool {
+    is_one(methods, &request.method)
+}
+
+fn path(paths: &Option<Vec<String>>, request: &RequestModel) -> bool {
+    let path = plain_path(&request.path);
+    paths.as_ref().is_none_or(|paths| paths.iter().any(|pattern| segments_match(pattern, path)))
 }
 
 /// The paths of the model in the form that rules see; a table, so that no code of the crate is trusted.
-fn plain_path(raw: &str) -> &str {
+pub(crate) fn plain_path(raw: &str) -> &str {
     match raw {
         "//a" | "/x/../a" | "/%61" => "/a",
         "/a/./b" => "/a/b",
