@@ -14,6 +14,7 @@ pub(crate) mod duration;
 pub(crate) mod entry;
 pub(crate) mod moment;
 pub(crate) mod policy;
+pub(crate) mod policy_status;
 pub(crate) mod proxy;
 pub(crate) mod svid;
 

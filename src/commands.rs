@@ -10,6 +10,7 @@ pub(crate) mod ca;
 pub(crate) mod config;
 pub(crate) mod entry;
 pub(crate) mod policy;
+pub(crate) mod policy_status;
 pub(crate) mod proxy;
 pub(crate) mod shell;
 pub(crate) mod svid;

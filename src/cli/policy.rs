@@ -33,6 +33,11 @@ pub(crate) enum PolicyCommand {
         after_help = "Example:\n  vouchsafe policy explain --policies policies/ --from spiffe://prod.example/web \\\n      --to spiffe://prod.example/api --port 8443 'GET /accounts/7'"
     )]
     Explain(PolicyExplain),
+    /// Show which set of policies the CA hands out, and which sidecar runs which
+    ///
+    /// Exits 3 when some sidecar is behind or has refused a set, or when the CA refuses its policy directory.
+    #[command(after_help = "Example:\n  vouchsafe policy status")]
+    Status(super::policy_status::PolicyStatus),
 }
 
 /// Arguments of `policy check`.

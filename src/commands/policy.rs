@@ -24,6 +24,7 @@ pub(crate) fn run(command: PolicyCommand) -> Result<Exit, Failure> {
     match command {
         PolicyCommand::Check(args) => check(&args),
         PolicyCommand::Test(args) => test(&args),
+        PolicyCommand::Status(args) => super::policy_status::run(&args),
         PolicyCommand::Explain(args) => explain(&args),
     }
 }

@@ -137,4 +137,4 @@ pub(crate) enum ReportError {
 }
 
 /// The most sidecars that the CA is told of: what it keeps for one agent.
-const MAX_SIDECARS: usize = 2048;
+const MAX_SIDECARS: usize = 1024;

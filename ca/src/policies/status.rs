@@ -188,7 +188,7 @@ impl Drop for Stream {
 }
 
 /// Most sidecars that one agent may tell of.
-pub const MAX_SIDECARS_PER_AGENT: usize = 2048;
+pub const MAX_SIDECARS_PER_AGENT: usize = 1024;
 /// Most sidecars that are kept in all.
 pub(crate) const MAX_SIDECARS: usize = 1_000_000;
 /// Longest reason of a refusal that is kept.
