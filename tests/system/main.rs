@@ -17,6 +17,7 @@ mod support;
 mod chaos;
 mod command_line;
 mod crash;
+mod distribution;
 mod framing;
 mod go;
 mod hosts;
