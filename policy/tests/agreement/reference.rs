@@ -59,6 +59,11 @@ pub(crate) fn decide(policies: &[PolicyModel], access: &Access) -> Answer {
     Answer::Allow { by, shadow: would_be_denied }
 }
 
+/// Whether a policy that enforces protects the workload.
+pub(crate) fn is_enforced(policies: &[PolicyModel], access: &Access) -> bool {
+    protecting(policies, access).any(|policy| policy.shadow_until.is_none_or(|day| access.day >= day))
+}
+
 /// The rules that match, whatever the mode of their policies.
 pub(crate) fn matching(policies: &[PolicyModel], access: &Access) -> BTreeSet<String> {
     let all: Vec<&PolicyModel> = protecting(policies, access).collect();
