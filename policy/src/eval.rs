@@ -4,7 +4,6 @@
 //! guess. A question that a sidecar would answer with 400 is a denial with the reason `malformed_request`.
 
 mod question;
-mod selectors;
 mod workload;
 
 use std::sync::Arc;

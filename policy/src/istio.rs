@@ -23,7 +23,7 @@ use clauses::Attribute;
 pub use normalization::istio_path;
 pub(crate) use peers::{PeerAuthentication, resolved};
 pub(crate) use resource::Name;
-pub(crate) use scope::Scope;
+pub(crate) use scope::{Scope, Within};
 pub(crate) use source::is_istio;
 pub(crate) use tokens::RequestAuthentication;
 

@@ -177,6 +177,29 @@ impl PolicySet {
         }
     }
 
+    /// The scopes of Istio's files.
+    pub(crate) fn scopes(&self) -> impl Iterator<Item = &Scope> {
+        let loaded = match &self.state {
+            State::Unavailable => None,
+            State::Loaded(loaded) => Some(loaded),
+        };
+        loaded.into_iter().flat_map(|loaded| {
+            let members = loaded.members.iter().filter_map(|choice| match &choice.by {
+                By::Scope(scope) => Some(scope),
+                By::Identity => None,
+            });
+            members.chain(loaded.peers.iter().flatten().map(|policy| &policy.scope))
+        })
+    }
+
+    /// Whose files the set is made of.
+    pub(crate) fn kind(&self) -> SetKind {
+        match &self.state {
+            State::Unavailable => SetKind::Own,
+            State::Loaded(loaded) => loaded.kind,
+        }
+    }
+
     pub(crate) fn loaded(&self) -> &[Arc<Policy>] {
         match &self.state {
             State::Unavailable => &[],

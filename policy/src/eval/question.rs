@@ -10,12 +10,11 @@ use serde_json::Value;
 use crate::access::{CONNECT, Connection, PeerIdentity, Request, RequestKind, Token, Traffic};
 use crate::claims::Claims;
 use crate::host::{CanonicalHost, HostError};
+use crate::istio::istio_path;
 use crate::mesh::Mesh;
 use crate::moment::{Moment, MomentError};
 use crate::path::{CanonicalPath, PathError};
-use crate::strict::Source;
-
-use super::selectors::{is_native, selectors};
+use crate::set::{PolicySet, SetKind};
 
 /// A question that was read.
 #[derive(Clone, Debug)]
@@ -55,10 +54,12 @@ pub enum Reading {
 }
 
 impl Reading {
-    /// How the policies in these files look at paths.
-    pub fn of(files: &[Source]) -> Self {
-        let istio = files.iter().any(|file| !selectors(file).is_empty());
-        if istio && !files.iter().any(is_native) { Self::Istio } else { Self::Canonical }
+    /// How the policies of a set look at paths.
+    pub fn of(set: &PolicySet) -> Self {
+        match set.kind() {
+            SetKind::Istio => Self::Istio,
+            SetKind::Own => Self::Canonical,
+        }
     }
 }
 
@@ -180,7 +181,7 @@ impl Question {
             (Err(_), Reading::Istio) => CanonicalPath::parse("/").map_err(Malformed::Path)?,
             (Err(error), Reading::Canonical) => return Err(Malformed::Path(error)),
         };
-        let text = istio_path(&asked.path, mesh.path_normalization);
+        let text = istio_path(mesh.path_normalization, &asked.path);
         let protocol = asked.upgrade();
         let request = Request {
             method: &asked.method,
@@ -308,11 +309,6 @@ impl WireHttp {
         };
         Ok(Asked { method: self.method, host: self.host, path, headers: self.headers.unwrap_or_default() })
     }
-}
-
-fn istio_path(raw: &str, _: crate::mesh::PathNormalization) -> String {
-    let bare = raw.split(['?', '#']).next().unwrap_or_default();
-    CanonicalPath::parse(bare).map_or_else(|_| bare.to_owned(), |path| path.as_str().to_owned())
 }
 
 // What a test case without an address comes from: RFC 5737 gives it to nobody.

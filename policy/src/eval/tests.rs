@@ -222,14 +222,55 @@ fn the_one_workload_that_native_policies_name_is_assumed() {
     let files = [Source::new("a.yaml", POLICY), Source::new("b.yaml", two.clone())];
     let pattern = [Source::new("a.yaml", POLICY.replace("sa/api", "sa/*"))];
 
-    let one = assumed_workload(&compiled(POLICY), &[Source::new("a.yaml", POLICY)]).unwrap();
+    let one = assumed_workload(&compiled(POLICY)).unwrap();
 
     assert_eq!((one.id.path(), one.namespace.as_str()), ("/ns/shop/sa/api", "shop"));
-    assert!(matches!(
-        assumed_workload(&compile(&files).unwrap(), &files),
-        Err(WorkloadError::Several { .. })
-    ));
-    assert_eq!(assumed_workload(&compile(&pattern).unwrap(), &pattern), Err(WorkloadError::NoneNamed));
+    assert!(matches!(assumed_workload(&compile(&files).unwrap()), Err(WorkloadError::Several { .. })));
+    assert_eq!(assumed_workload(&compile(&pattern).unwrap()), Err(WorkloadError::NoneNamed));
+}
+
+#[test]
+fn istio_files_are_taken_to_select_the_workload_where_that_is_possible() {
+    let one = istio("a", "shop", "app: api");
+    let everywhere = istio("b", "istio-system", "tier: back");
+
+    let workload = assumed_workload(&set(&[&one, &everywhere])).unwrap();
+
+    assert_eq!(workload.id.as_str(), "spiffe://cluster.local/ns/shop/sa/default");
+    assert_eq!((workload.namespace.as_str(), workload.labels.len()), ("shop", 2));
+    let others = [istio("b", "other", "app: api"), istio("b", "shop", "app: web")];
+    assert!(matches!(assumed_workload(&set(&[&one, &others[0]])), Err(WorkloadError::Namespaces { .. })));
+    assert!(matches!(assumed_workload(&set(&[&one, &others[1]])), Err(WorkloadError::Labels { .. })));
+}
+
+#[test]
+fn istio_rules_decide_a_path_that_has_no_canonical_form_and_native_ones_refuse_it() {
+    let istio = set(&[&istio("a", "shop", "app: api")]);
+    let workload = assumed_workload(&istio).unwrap();
+    let evaluator = Evaluator::new(istio.protecting(&workload), istio.mesh(), Reading::of(&istio));
+    let asked = |path: &str| {
+        let line = format!(r#"{{"port":80,"http":{{"method":"GET","host":"a b","path":"{path}"}}}}"#);
+        evaluator.answer(line.as_bytes(), now()).unwrap()
+    };
+
+    assert_eq!(Reading::of(&istio), Reading::Istio);
+    assert_eq!(asked("/a%2Fb;c?x").decision, "allow");
+    assert_eq!(asked("/x/../a%2Fb;c").decision, "allow");
+    assert_eq!(asked("/other").reason, "unauthenticated");
+    assert_eq!(Reading::of(&compiled(POLICY)), Reading::Canonical);
+}
+
+fn istio(name: &str, namespace: &str, label: &str) -> Source {
+    let text = format!(
+        "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: {namespace}}}\n\
+         spec:\n  selector: {{matchLabels: {{{label}}}}}\n  rules:\n  - to: [{{operation: {{paths: [\"/a%2Fb;c\"]}}}}]\n"
+    );
+    Source::new(format!("{name}.yaml"), text)
+}
+
+fn set(files: &[&Source]) -> PolicySet {
+    let files: Vec<Source> = files.iter().map(|file| (*file).clone()).collect();
+    compile(&files).unwrap()
 }
 
 fn answered(line: &str) -> Answer {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use identity::SpiffeId;
 
+use crate::istio::Within;
 use crate::mesh::{Compat, Mesh, PathNormalization, Unselected, Workload};
 use crate::set::PolicySet;
 use crate::strict::{Node, Problems, Reader, Source};
@@ -135,9 +136,8 @@ pub enum WorkloadError {
 }
 
 /// The one workload that a set is about: the one that its native policies name, or one that each of its Istio's files selects.
-pub fn assumed_workload(set: &PolicySet, files: &[Source]) -> Result<Workload, WorkloadError> {
-    let mesh = set.mesh();
-    let (namespace, labels) = selected_by(files, &mesh)?;
+pub fn assumed_workload(set: &PolicySet) -> Result<Workload, WorkloadError> {
+    let (namespace, labels) = selected_by(set)?;
     let named: BTreeSet<SpiffeId> =
         set.policies().flat_map(|policy| policy.protects()).filter_map(|pattern| pattern.literal()).collect();
     let mut named = named.into_iter();
@@ -146,7 +146,7 @@ pub fn assumed_workload(set: &PolicySet, files: &[Source]) -> Result<Workload, W
         (Some(only), None) => only,
         (None, _) => {
             let namespace = namespace.as_deref().ok_or(WorkloadError::NoneNamed)?;
-            let text = format!("spiffe://{}/ns/{namespace}/sa/default", mesh.trust_domain);
+            let text = format!("spiffe://{}/ns/{namespace}/sa/default", set.mesh().trust_domain);
             SpiffeId::parse(&text).map_err(|_| WorkloadError::NoneNamed)?
         }
     };
@@ -155,29 +155,32 @@ pub fn assumed_workload(set: &PolicySet, files: &[Source]) -> Result<Workload, W
 }
 
 // Namespace and labels that every one of Istio's files selects.
-fn selected_by(
-    files: &[Source],
-    mesh: &Mesh,
-) -> Result<(Option<String>, BTreeMap<String, String>), WorkloadError> {
+fn selected_by(set: &PolicySet) -> Result<(Option<String>, BTreeMap<String, String>), WorkloadError> {
     let mut namespace: Option<String> = None;
     let mut anywhere = false;
     let mut labels: BTreeMap<String, String> = BTreeMap::new();
-    for selector in files.iter().flat_map(super::selectors::selectors) {
-        if selector.namespace == mesh.root_namespace {
-            anywhere = true;
-        } else if let Some(first) = namespace.replace(selector.namespace.clone())
-            && first != selector.namespace
-        {
-            return Err(WorkloadError::Namespaces { first, second: selector.namespace });
+    for scope in set.scopes() {
+        match &scope.within {
+            Within::Mesh => anywhere = true,
+            Within::Namespace(name) => {
+                if let Some(first) = namespace.replace(name.to_string())
+                    && *first != **name
+                {
+                    return Err(WorkloadError::Namespaces { first, second: name.to_string() });
+                }
+            }
         }
-        for (label, second) in selector.labels {
-            match labels.insert(label.clone(), second.clone()) {
-                Some(first) if first != second => return Err(WorkloadError::Labels { label, first, second }),
-                Some(_) | None => {}
+        for (label, second) in &scope.labels {
+            if let Some(first) = labels.insert(label.to_string(), second.to_string())
+                && *first != **second
+            {
+                let (label, second) = (label.to_string(), second.to_string());
+                return Err(WorkloadError::Labels { label, first, second });
             }
         }
     }
-    let namespace = namespace.or_else(|| anywhere.then(|| mesh.root_namespace.clone()));
+    // What is selected everywhere is selected in this one.
+    let namespace = namespace.or_else(|| anywhere.then(|| "default".to_owned()));
     Ok((namespace, labels))
 }
 
