@@ -217,7 +217,7 @@ async fn set(stream: &mut Streaming<PolicyUpdate>, ca: &TestCa) -> (Manifest, Ve
 
 async fn step(stream: &mut Streaming<PolicyUpdate>) -> Step {
     let next = tokio::time::timeout(std::time::Duration::from_secs(20), stream.message());
-    next.await.expect("a push").unwrap().unwrap().step.unwrap()
+    next.await.unwrap().unwrap().unwrap().step.unwrap()
 }
 
 fn report(state: PolicyState) -> ReportStatusRequest {

@@ -1,5 +1,6 @@
 use std::time::SystemTime;
 
+use proptest::prelude::*;
 use rustls_pki_types::CertificateDer;
 
 use super::*;
@@ -176,6 +177,37 @@ fn what_is_signed_out_of_order_is_refused() {
     let verified = verify(&signer.sign(&mixed), &signer);
 
     assert!(matches!(verified, Err(ManifestError::Manifest(ManifestFlaw::Order { .. }))));
+}
+
+#[test]
+fn the_seed_of_the_fuzz_target_is_a_manifest() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/seeds/manifest/two_files");
+
+    assert_eq!(Manifest::parse(&std::fs::read(path).unwrap()).unwrap().files().len(), 2);
+}
+
+proptest! {
+    #[test]
+    fn whatever_is_read_is_written_as_it_was(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(manifest) = Manifest::parse(&bytes) {
+            prop_assert_eq!(manifest.to_bytes(), bytes);
+        }
+    }
+
+    #[test]
+    fn any_sound_set_survives_its_bytes(
+        number in 1..=u64::MAX,
+        content in prop::collection::btree_map("[a-z][ -.0-~]{0,20}", prop::collection::vec(any::<u8>(), 0..50), 0..20),
+    ) {
+        let files = content.iter().map(|(name, content)| ManifestFile::of(name.as_str(), content)).collect();
+        let seen = Seen { number, generation: GENERATION.into() };
+        let manifest = Manifest::new(domain("prod.test"), seen, files, SystemTime::now()).unwrap();
+
+        let again = Manifest::parse(&manifest.to_bytes()).unwrap();
+
+        prop_assert!(content.iter().all(|(name, content)| again.file(name).unwrap().is(content)));
+        prop_assert_eq!(again, manifest);
+    }
 }
 
 struct Signer {
