@@ -1,7 +1,9 @@
-//! The admin interface: what an operator, a probe or a scraper may read. Nothing can be changed through it.
+//! The admin interface: what an operator, a probe or a scraper may read, and how an operator has policies reloaded.
 //!
-//! It listens on loopback or a Unix socket only, answers GET only, and on loopback only requests whose Host is an
-//! address of loopback: a web page that had a name rebound to 127.0.0.1 still sends that name.
+//! It listens on loopback and on a Unix socket only. On loopback, where every process of the host can call, it answers GET
+//! only, and only requests whose Host is an address of loopback: a web page that had a name rebound to 127.0.0.1 still
+//! sends that name. What tells of connections or changes something is done on the socket only, and only for root and
+//! the user that the sidecar runs as.
 
 use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
@@ -15,12 +17,17 @@ use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::Semaphore,
+    sync::{Semaphore, mpsc, oneshot},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{shared::Shared, state::Part};
+use crate::{
+    policies::Ask,
+    reload::{self, Asked},
+    shared::Shared,
+    state::Part,
+};
 
 /// Where the admin interface accepts.
 #[derive(Debug)]
@@ -35,13 +42,19 @@ pub(crate) struct Admin {
     pub(crate) shared: Arc<Shared>,
     /// The effective configuration. It holds no secret: keys are named by path.
     pub(crate) config: serde_json::Value,
+    /// Where operators' requests about policies go.
+    pub(crate) asks: mpsc::Sender<Ask>,
 }
 
-/// Whether the Host of a request is to be looked at.
+/// Who calls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Host {
-    Loopback,
-    Any,
+enum Caller {
+    /// Some process of the host, over loopback.
+    Anybody,
+    /// Somebody who may open the socket.
+    Reader,
+    /// Root, or the user that the sidecar runs as.
+    Operator,
 }
 
 /// Serves until `stop`.
@@ -57,10 +70,11 @@ pub(crate) async fn serve(socket: Socket, admin: Arc<Admin>, stop: CancellationT
             () = stop.cancelled() => return,
             accepted = accept(&socket) => match accepted {
                 Ok(Accepted::Tcp(stream)) => {
-                    connections.spawn(async move { answer(stream, admin, Host::Loopback).await; drop(place) });
+                    connections.spawn(async move { answer(stream, admin, Caller::Anybody).await; drop(place) });
                 }
                 Ok(Accepted::Unix(stream)) => {
-                    connections.spawn(async move { answer(stream, admin, Host::Any).await; drop(place) });
+                    let caller = caller(&stream);
+                    connections.spawn(async move { answer(stream, admin, caller).await; drop(place) });
                 }
                 Err(error) => {
                     tracing::warn!(%error, "cannot accept on the admin interface");
@@ -83,10 +97,19 @@ async fn accept(socket: &Socket) -> std::io::Result<Accepted> {
     }
 }
 
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, admin: Arc<Admin>, host: Host) {
+/// Who is at the other end of the socket, as the kernel knows.
+fn caller(stream: &tokio::net::UnixStream) -> Caller {
+    let own = rustix::process::geteuid().as_raw();
+    match stream.peer_cred() {
+        Ok(peer) if peer.uid() == own || peer.uid() == 0 => Caller::Operator,
+        Ok(_) | Err(_) => Caller::Reader,
+    }
+}
+
+async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, admin: Arc<Admin>, caller: Caller) {
     let service = service_fn(|request: Request<Incoming>| {
-        let response = admin.answer(&request, host);
-        async move { Ok::<_, Infallible>(response) }
+        let admin = Arc::clone(&admin);
+        async move { Ok::<_, Infallible>(admin.answer(&request, caller).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -94,26 +117,56 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, admin: Arc<Admin>, 
         .max_headers(MAX_HEADERS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
+    let limit = match caller {
+        Caller::Anybody | Caller::Reader => ANSWER_TIMEOUT,
+        Caller::Operator => reload::WAIT,
+    };
     // A client that goes away or takes its time is its own affair.
-    let _ = tokio::time::timeout(ANSWER_TIMEOUT, connection).await;
+    let _ = tokio::time::timeout(limit, connection).await;
 }
 
 impl Admin {
-    fn answer(&self, request: &Request<Incoming>, host: Host) -> Response<Full<Bytes>> {
-        if host == Host::Loopback && !is_loopback(request) {
+    async fn answer(&self, request: &Request<Incoming>, caller: Caller) -> Response<Full<Bytes>> {
+        if caller == Caller::Anybody && !is_loopback(request) {
             return text(StatusCode::FORBIDDEN, "the Host is not an address of loopback\n");
         }
-        if request.method() != Method::GET {
-            let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET\n");
-            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET"));
-            return response;
+        let path = request.uri().path();
+        if let Some(asked) = Asked::ALL.into_iter().find(|asked| asked.path() == path) {
+            return match (caller, request.method()) {
+                (Caller::Anybody | Caller::Reader, _) => text(StatusCode::FORBIDDEN, FOR_OPERATORS),
+                (Caller::Operator, &Method::POST) => self.policies(asked).await,
+                (Caller::Operator, _) => only("POST"),
+            };
         }
-        match request.uri().path() {
+        if request.method() != Method::GET {
+            return only("GET");
+        }
+        match path {
             "/livez" => text(StatusCode::OK, "live\n"),
             "/readyz" => self.ready(),
             "/metrics" => self.metrics(),
             "/config" => json_of(StatusCode::OK, &self.config),
             _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /config\n"),
+        }
+    }
+
+    async fn policies(&self, asked: Asked) -> Response<Full<Bytes>> {
+        let (reply, told) = oneshot::channel();
+        if self.asks.try_send(Ask { asked, reply }).is_err() {
+            return text(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no policies are loaded here, or others are asking\n",
+            );
+        }
+        let Ok(outcome) = told.await else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping\n");
+        };
+        match serde_json::to_value(&outcome) {
+            Ok(body) => json_of(StatusCode::OK, &body),
+            Err(error) => {
+                tracing::error!(%error, "cannot write an answer about policies");
+                text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the answer\n")
+            }
         }
     }
 
@@ -152,6 +205,13 @@ impl Admin {
     }
 }
 
+/// Refuses another method than the one there is.
+fn only(method: &'static str) -> Response<Full<Bytes>> {
+    let mut response = with_type(StatusCode::METHOD_NOT_ALLOWED, format!("only {method}\n"), PLAIN);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static(method));
+    response
+}
+
 fn is_loopback(request: &Request<Incoming>) -> bool {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return false };
@@ -168,7 +228,7 @@ fn json_of(status: StatusCode, body: &serde_json::Value) -> Response<Full<Bytes>
 }
 
 fn text(status: StatusCode, body: &'static str) -> Response<Full<Bytes>> {
-    with_type(status, body.to_owned(), "text/plain; charset=utf-8")
+    with_type(status, body.to_owned(), PLAIN)
 }
 
 fn with_type(status: StatusCode, body: String, kind: &'static str) -> Response<Full<Bytes>> {
@@ -179,6 +239,8 @@ fn with_type(status: StatusCode, body: String, kind: &'static str) -> Response<F
     response
 }
 
+const FOR_OPERATORS: &str = "only root and the user that the sidecar runs as may ask for this, on the socket that `admin: {socket}` names\n";
+const PLAIN: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 /// Probes and scrapers are few.
 const MAX_CONNECTIONS: usize = 64;

@@ -1,13 +1,17 @@
 //! The configuration file `proxy/v1`: read strictly, checked whole, already typed.
 
+pub(crate) mod istio;
+mod jwt;
 mod reading;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use identity::{SpiffeId, TrustDomain};
 use policy::strict::{Problems, Source as Text};
+
+pub use jwt::Jwt;
 
 /// Everything `run` needs to know.
 #[derive(Debug, Clone)]
@@ -16,14 +20,18 @@ pub struct Config {
     pub identity: Option<SpiffeId>,
     /// Where the SVID and the bundles come from.
     pub source: IdentitySource,
-    /// The directory of policy files; without one every inbound access is refused.
-    pub policies: Option<PathBuf>,
+    /// Where the policies come from; without any every inbound access is refused.
+    pub policies: Option<PolicySource>,
+    /// What Istio's policy files presuppose.
+    pub istio: Istio,
+    /// How the keys of token issuers are fetched.
+    pub jwt: Jwt,
     /// Listeners for callers of our workload.
     pub inbound: Vec<Inbound>,
     /// Listeners for calls of our workload.
     pub outbound: Vec<Outbound>,
     /// Where the admin interface listens.
-    pub admin: Option<Admin>,
+    pub admin: Admin,
     /// Where the audit log goes.
     pub audit: Audit,
     /// How long live connections may take to finish after a stop was asked for.
@@ -61,6 +69,51 @@ pub struct PemFiles {
     pub bundle: PathBuf,
     /// Bundles of other trust domains.
     pub federated: Vec<(TrustDomain, PathBuf)>,
+}
+
+/// Where the policies come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicySource {
+    /// A directory, and nobody else has a say.
+    Directory(PathBuf),
+    /// The agent hands out what the CA has signed.
+    Agent {
+        /// A directory of files that may refuse more.
+        local: Option<PathBuf>,
+        /// Where the highest number that was taken is kept, so that no restart forgets it.
+        state_dir: Option<PathBuf>,
+    },
+}
+
+impl PolicySource {
+    /// Returns the directory of files on this host.
+    pub fn directory(&self) -> Option<&std::path::Path> {
+        match self {
+            Self::Directory(path) => Some(path),
+            Self::Agent { local, .. } => local.as_deref(),
+        }
+    }
+}
+
+/// What Istio's policy files presuppose and do not say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Istio {
+    /// The namespace of the workload; else the one in its SPIFFE ID.
+    pub namespace: Option<String>,
+    /// The labels of the workload.
+    pub labels: BTreeMap<String, String>,
+    /// The trust domain of the mesh; else that of the workload.
+    pub trust_domain: Option<TrustDomain>,
+    /// The settings of the mesh. Its trust domain is filled in when it is known.
+    pub mesh: policy::Mesh,
+}
+
+impl Default for Istio {
+    fn default() -> Self {
+        // Where nothing selects the workload, Istio lets everything pass. A daemon does so only when it is told to.
+        let mesh = policy::Mesh { unselected: policy::Unselected::Deny, ..policy::Mesh::default() };
+        Self { namespace: None, labels: BTreeMap::new(), trust_domain: None, mesh }
+    }
 }
 
 /// What is spoken behind the TLS.
@@ -171,12 +224,12 @@ pub enum HostPortError {
 }
 
 /// Where the admin interface listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Admin {
-    /// An address on loopback.
-    Loopback(SocketAddr),
-    /// A Unix socket.
-    Socket(PathBuf),
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// An address on loopback, for probes and scrapers: every process of the host may read there.
+    pub listen: Option<SocketAddr>,
+    /// A Unix socket, where the sidecar's own user and root may also ask for something to be done.
+    pub socket: Option<PathBuf>,
 }
 
 /// Where the audit log goes and when its file is changed.

@@ -8,17 +8,18 @@ use std::{
 
 use audit::{Event, Lifecycle};
 use identity::{Credentials, SpiffeId};
-use policy::PolicySet;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     http1::Pool,
     inbound,
-    policies::{Loaded, describe},
+    live::{Cut, Live},
+    policies::{Candidate, LoadError, Loaded, Occasion, describe, losses},
+    reload::{Losses, Outcome},
     shared::Shared,
     source::Update,
-    state::{self, Identity, Part},
+    state::{self, Effective, Identity, Part},
 };
 
 /// What the writer knows beside the snapshot.
@@ -26,7 +27,7 @@ pub(crate) struct Control {
     shared: Arc<Shared>,
     expected: Vec<Vec<SpiffeId>>,
     pools: Vec<Arc<Pool>>,
-    set: Option<Arc<PolicySet>>,
+    set: Option<Candidate>,
     /// Whether there is a listener that policies decide about.
     protects: bool,
     /// Credentials that are not valid yet by this host's clock.
@@ -103,13 +104,13 @@ impl Control {
         let shared = &self.shared;
         let before = shared.state.now();
         shared.log.identify(identity.id().as_str());
-        shared.state.store(state::with_identity(&before, self.set.as_deref(), Some(Arc::clone(&identity))));
+        shared.state.store(state::with_identity(&before, self.set.as_ref(), Some(Arc::clone(&identity))));
         shared.state.set_problem(Part::Identity, None);
         shared.state.set_problem(Part::IdentityUpdate, None);
         shared.metrics.identity_updated(true);
         shared.metrics.svid_not_after.set(seconds(credentials.svid().not_after()));
         tracing::info!(id = %identity.id(), serial = credentials.svid().serial(), "identity in use");
-        self.record(Lifecycle::IdentityRotated);
+        self.record(Lifecycle::IdentityRotated, None);
         if let Some(before) = &before.identity {
             let cut = state::recheck_trust(&shared.registry, &before.credentials, &credentials);
             report(cut, "connections cut: their trust was withdrawn");
@@ -132,7 +133,7 @@ impl Control {
     fn withdraw(&self, reason: &str) {
         let shared = &self.shared;
         let before = shared.state.now();
-        shared.state.store(state::with_identity(&before, self.set.as_deref(), None));
+        shared.state.store(state::with_identity(&before, self.set.as_ref(), None));
         shared.state.set_problem(Part::Identity, Some(reason.to_owned()));
         shared.metrics.identity_updated(false);
         tracing::error!(reason, "no identity: nothing passes");
@@ -155,38 +156,68 @@ impl Control {
     }
 
     fn policies(&mut self, loaded: Loaded) {
-        let shared = &self.shared;
-        match loaded {
-            Loaded::Set(set) => {
-                shared.state.store(state::with_policies(&shared.state.now(), &set));
-                shared.state.set_problem(Part::Policies, None);
-                shared.state.set_problem(Part::PolicyReload, None);
-                shared.metrics.policies_loaded(true);
-                tracing::info!(generation = %set.generation(), "policies in force");
-                self.note_use(set.is_empty());
-                self.set = Some(set);
-                self.record(Lifecycle::PolicyChanged);
-                self.recheck();
-            }
-            Loaded::Refused(error) => {
-                let reason = describe(&error);
-                shared.metrics.policies_loaded(false);
-                if !self.protects {
-                    tracing::warn!(
-                        reason,
-                        "policies refused: this proxy has no inbound listener and needs none"
-                    );
-                    shared.state.set_problem(Part::PolicyUse, Some(reason));
-                } else if self.set.is_some() {
-                    tracing::error!(reason, "policies refused, the last good ones stay in force");
-                    shared.state.set_problem(Part::PolicyReload, Some(reason));
-                } else {
-                    tracing::error!(reason, "policies refused: everything is denied");
-                    shared.state.set_problem(Part::Policies, Some(reason));
-                }
-                self.record(Lifecycle::PolicyRefused);
-            }
+        let Loaded { result, occasion, standing, reply } = loaded;
+        let outcome = match result {
+            Ok(candidate) => self.put_in_force(candidate, occasion, standing),
+            Err(error) => self.refuse(&error, occasion),
+        };
+        if let Some(reply) = reply {
+            // Whoever asked may be gone.
+            let _ = reply.send(outcome);
         }
+    }
+
+    fn put_in_force(
+        &mut self,
+        candidate: Candidate,
+        occasion: Occasion,
+        standing: Option<String>,
+    ) -> Outcome {
+        let shared = &self.shared;
+        let before = shared.state.now();
+        let after = state::with_policies(&before, &candidate);
+        let (previous, generation) = (before.name(), after.name());
+        let changed = before.generation != after.generation;
+        shared.state.store(after);
+        shared.state.set_problem(Part::Policies, None);
+        shared.state.set_problem(Part::PolicyReload, standing);
+        shared.metrics.policies_loaded(true);
+        self.note_use(candidate.set.is_empty());
+        self.set = Some(candidate);
+        let losses = self.cut(&before);
+        tracing::info!(
+            generation = generation.as_deref(),
+            previous = previous.as_deref(),
+            occasion = occasion.as_str(),
+            cut = losses.cut,
+            "policies in force"
+        );
+        self.record(Lifecycle::PolicyChanged, Some(losses.cut));
+        Outcome { accepted: true, changed, generation, previous, losses, ..Outcome::default() }
+    }
+
+    fn refuse(&self, error: &LoadError, occasion: Occasion) -> Outcome {
+        let shared = &self.shared;
+        let reason = describe(error);
+        let occasion = occasion.as_str();
+        shared.metrics.policies_loaded(false);
+        if !self.protects {
+            tracing::warn!(
+                reason,
+                occasion,
+                "policies refused: this proxy has no inbound listener and needs none"
+            );
+            shared.state.set_problem(Part::PolicyUse, Some(reason.clone()));
+        } else if self.set.is_some() {
+            tracing::error!(reason, occasion, "policies refused, the last good ones stay in force");
+            shared.state.set_problem(Part::PolicyReload, Some(reason.clone()));
+        } else {
+            tracing::error!(reason, occasion, "policies refused: everything is denied");
+            shared.state.set_problem(Part::Policies, Some(reason.clone()));
+        }
+        self.record(Lifecycle::PolicyRefused, None);
+        let previous = shared.state.now().name();
+        Outcome { refusal: Some(reason), previous, ..Outcome::default() }
     }
 
     /// Warns where everything is refused because nobody has written a policy.
@@ -199,13 +230,24 @@ impl Control {
     }
 
     fn recheck(&self) {
-        let cut = inbound::recheck(&self.shared.registry, &self.shared.state.now());
-        report(cut, "connections cut: policy forbids them");
+        let judged = inbound::judge(&self.shared.registry, &self.shared.state.now());
+        report(end(judged), "connections cut: policy forbids them");
     }
 
-    fn record(&self, change: Lifecycle) {
+    /// Cuts what the snapshot in force forbids, and tells what lived by the one `before`.
+    fn cut(&self, before: &Effective) -> Losses {
+        let registry = &self.shared.registry;
+        let connections = registry.inbound();
+        let judged = inbound::judge(registry, &self.shared.state.now());
+        let losses = losses(&judged, before, connections);
+        Losses { cut: end(judged), ..losses }
+    }
+
+    fn record(&self, change: Lifecycle, cut: Option<usize>) {
         let generation = Arc::clone(&self.shared.state.now().generation);
-        self.shared.log.open(Event::lifecycle(SystemTime::now(), change, generation));
+        let mut event = Event::lifecycle(SystemTime::now(), change, generation);
+        event.cut = cut.and_then(|cut| u64::try_from(cut).ok());
+        self.shared.log.open(event);
     }
 
     fn sweep(&mut self) {
@@ -230,6 +272,11 @@ impl Control {
         let shortest = limits.idle.min(limits.head).min(limits.stall).min(limits.relay_idle);
         (shortest.min(limits.half_closed) / 4).clamp(SHORTEST_SWEEP, LONGEST_SWEEP)
     }
+}
+
+/// Ends the connections that were judged; returns how many lived until then.
+fn end(judged: Vec<(Arc<Live>, Cut)>) -> usize {
+    judged.into_iter().filter_map(|(live, cut)| live.cut(cut).then_some(())).count()
 }
 
 fn report(cut: usize, message: &'static str) {

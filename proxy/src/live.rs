@@ -1,7 +1,7 @@
 //! Every live connection, indexed by what a decision depends on, and the means to end it from outside.
 //!
 //! A connection registers before it is checked, so a change pushed in between finds it. A change is decided
-//! once for each distinct (peer, source, port), not once for each connection.
+//! once for each distinct [`Key`], not once for each connection.
 
 use std::{
     collections::HashMap,
@@ -30,6 +30,28 @@ pub(crate) struct Key {
     pub(crate) peer: Option<SpiffeId>,
     pub(crate) source: Option<IpAddr>,
     pub(crate) port: u16,
+    /// The address of ours that was called.
+    pub(crate) destination: Option<IpAddr>,
+    /// The server name of the handshake, in lower case.
+    pub(crate) sni: Option<Arc<str>>,
+}
+
+impl Key {
+    /// A connection of which no more is known than these four.
+    pub(crate) fn new(role: Role, peer: Option<SpiffeId>, source: Option<IpAddr>, port: u16) -> Self {
+        Self { role, peer, source, port, destination: None, sni: None }
+    }
+
+    /// Returns the connection as policy sees it. Without a peer it is nobody's.
+    pub(crate) fn as_policy(&self, now: SystemTime) -> policy::Connection<'_> {
+        let peer = match &self.peer {
+            Some(id) => policy::PeerIdentity::Authenticated(id),
+            None => policy::PeerIdentity::Unauthenticated,
+        };
+        let source = self.source.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into());
+        let connection = policy::Connection::new(peer, source, self.port, now);
+        policy::Connection { destination: self.destination, sni: self.sni.as_deref(), ..connection }
+    }
 }
 
 /// Who decides about a connection.
@@ -44,10 +66,10 @@ pub(crate) enum Role {
 }
 
 /// Why a connection is ended from outside.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) enum Cut {
     /// The policies in force forbid it.
-    Policy { denial: Box<policy::Denial>, generation: Arc<str> },
+    Policy { denial: Arc<policy::Denial>, generation: Arc<str> },
     /// No bundle vouches for the peer.
     Trust,
     /// Our own identity was withdrawn.
@@ -80,11 +102,13 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Ends the connection. The first reason stays.
-    pub(crate) fn cut(&self, cut: Cut) {
-        if self.cut.set(cut).is_ok() {
+    /// Ends the connection. The first reason stays; returns whether it is this one.
+    pub(crate) fn cut(&self, cut: Cut) -> bool {
+        let first = self.cut.set(cut).is_ok();
+        if first {
             self.waker.wake();
         }
+        first
     }
 
     /// Ready once the connection is to be ended. One task at a time asks.
@@ -226,29 +250,32 @@ impl Registry {
         lock(&self.inner).groups.values().map(HashMap::len).sum()
     }
 
-    /// Shows each group to `decide` once and cuts the connections it names.
+    /// Returns the number of live connections that policies decide about.
+    pub(crate) fn inbound(&self) -> usize {
+        let inner = lock(&self.inner);
+        let groups = inner.groups.iter().filter(|(key, _)| key.role != Role::Outbound);
+        groups.map(|(_, group)| group.len()).sum()
+    }
+
+    /// Shows each group to `decide` once and returns the live connections that are to end, with the reason.
     ///
     /// The lock is not held while deciding: connections may come and go meanwhile, and those that come see
     /// the new state themselves.
-    pub(crate) fn recheck<V: Verdict>(&self, decide: impl Fn(&Key) -> Option<V>) -> usize {
+    pub(crate) fn judge<V: Verdict>(&self, decide: impl Fn(&Key) -> Option<V>) -> Vec<(Arc<Live>, Cut)> {
         let keys: Vec<Key> = lock(&self.inner).groups.keys().cloned().collect();
-        keys.iter().filter_map(|key| decide(key).map(|verdict| self.apply(key, &verdict))).sum()
+        let mut judged = Vec::new();
+        for key in &keys {
+            let Some(verdict) = decide(key) else { continue };
+            let group: Vec<_> = self.group(key);
+            let ends = group.into_iter().filter(|live| !live.is_cut());
+            judged.extend(ends.filter_map(|live| verdict.of(&live).map(|cut| (live, cut))));
+        }
+        judged
     }
 
-    fn apply(&self, key: &Key, verdict: &impl Verdict) -> usize {
-        let group: Vec<_> = lock(&self.inner)
-            .groups
-            .get(key)
-            .map(|group| group.values().cloned().collect())
-            .unwrap_or_default();
-        let mut count = 0;
-        for live in group {
-            if let Some(cut) = verdict.of(&live) {
-                live.cut(cut);
-                count += 1;
-            }
-        }
-        count
+    fn group(&self, key: &Key) -> Vec<Arc<Live>> {
+        let inner = lock(&self.inner);
+        inner.groups.get(key).map(|group| group.values().cloned().collect()).unwrap_or_default()
     }
 
     /// Cuts the connections whose peers `holds` no longer accepts, asking once for each distinct certificate.

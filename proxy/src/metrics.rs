@@ -25,7 +25,12 @@ pub(crate) struct Metrics {
     upstream_failures: Family<Error, Counter>,
     accept_failures: Counter,
     policy_loads: Family<Outcome, Counter>,
+    policy_deliveries: Family<Outcome, Counter>,
     identity_updates: Family<Outcome, Counter>,
+    /// The number of the central policies in force.
+    pub(crate) policy_number: Gauge,
+    tokens: Family<Judged, Counter>,
+    key_fetches: Family<Outcome, Counter>,
     pub(crate) live: Gauge,
     pub(crate) handshaking: Gauge,
     pub(crate) svid_not_after: Gauge<f64, AtomicU64>,
@@ -52,6 +57,11 @@ struct Outcome {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Judged {
+    result: &'static str,
+}
+
 impl Metrics {
     pub(crate) fn new() -> Self {
         Self {
@@ -63,7 +73,11 @@ impl Metrics {
             upstream_failures: Family::default(),
             accept_failures: Counter::default(),
             policy_loads: Family::default(),
+            policy_deliveries: Family::default(),
             identity_updates: Family::default(),
+            policy_number: Gauge::default(),
+            tokens: Family::default(),
+            key_fetches: Family::default(),
             live: Gauge::default(),
             handshaking: Gauge::default(),
             svid_not_after: Gauge::default(),
@@ -98,8 +112,22 @@ impl Metrics {
         self.policy_loads.get_or_create(&outcome(good)).inc();
     }
 
+    /// The agent handed out a set of policies.
+    pub(crate) fn policies_delivered(&self, good: bool) {
+        self.policy_deliveries.get_or_create(&outcome(good)).inc();
+    }
+
     pub(crate) fn identity_updated(&self, good: bool) {
         self.identity_updates.get_or_create(&outcome(good)).inc();
+    }
+
+    /// A request's token was verified or proved nothing; `result` is one of a fixed set of words.
+    pub(crate) fn token(&self, result: &'static str) {
+        self.tokens.get_or_create(&Judged { result }).inc();
+    }
+
+    pub(crate) fn keys_fetched(&self, good: bool) {
+        self.key_fetches.get_or_create(&outcome(good)).inc();
     }
 
     /// Writes everything in OpenMetrics text, the log's own counts included.
@@ -118,9 +146,25 @@ impl Metrics {
         registry.register("accept_failures", "Failures to accept a connection", self.accept_failures.clone());
         registry.register("policy_loads", "Attempts to load the policies", self.policy_loads.clone());
         registry.register(
+            "policy_deliveries",
+            "Sets of policies that the agent handed out",
+            self.policy_deliveries.clone(),
+        );
+        registry.register(
+            "policy_number",
+            "The number of the central policies in force",
+            self.policy_number.clone(),
+        );
+        registry.register(
             "identity_updates",
             "Answers of the identity source",
             self.identity_updates.clone(),
+        );
+        registry.register("tokens", "Tokens of requests, by what they came to", self.tokens.clone());
+        registry.register(
+            "token_key_fetches",
+            "Attempts to fetch the keys of token issuers",
+            self.key_fetches.clone(),
         );
         registry.register("connections", "Live connections", self.live.clone());
         registry.register("handshakes", "TLS handshakes in flight", self.handshaking.clone());

@@ -22,15 +22,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     admin::{self, Admin, Socket},
-    config::{self, AuditTarget, Config, IdentitySource},
+    config::{AuditTarget, Config, IdentitySource, PolicySource},
     control::Control,
+    distribution::Receiver,
     handshakes::Handshakes,
     inbound::Inbound,
+    jwt,
     listener::{self, Places},
     live::{Cut, Registry},
     metrics::Metrics,
     outbound::Outbound,
-    policies::{self, LoadError, Loaded},
+    policies::{self, LoadError, Supply},
     shared::Shared,
     source::{self, SourceError},
     state::{Part, State},
@@ -43,17 +45,10 @@ pub struct Ready {
     pub inbound: Vec<(String, SocketAddr)>,
     /// Each outbound listener's name and address.
     pub outbound: Vec<(String, SocketAddr)>,
-    /// The admin interface.
-    pub admin: Option<AdminAddress>,
-}
-
-/// Where the admin interface listens.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AdminAddress {
-    /// A loopback address.
-    Tcp(SocketAddr),
-    /// A Unix socket.
-    Unix(PathBuf),
+    /// The admin interface, for probes and scrapers.
+    pub admin: Option<SocketAddr>,
+    /// The admin interface, for operators.
+    pub admin_socket: Option<PathBuf>,
 }
 
 /// Why a proxy cannot start, or did not end in order.
@@ -103,10 +98,14 @@ pub enum CheckError {
 /// environment. Returns every problem found.
 pub fn check(config: &Config) -> Vec<CheckError> {
     let mut problems = Vec::new();
-    if let Some(path) = &config.policies
-        && let Err(source) = policies::load(path)
+    if let Some(source) = &config.policies
+        && let Some(path) = source.directory()
     {
-        problems.push(CheckError::Policies { path: path.clone(), source });
+        let own = config.identity.as_ref().map(identity::SpiffeId::trust_domain);
+        let alone = matches!(source, PolicySource::Directory(_));
+        if let Err(source) = policies::check(path, &config.istio, own.as_ref(), alone) {
+            problems.push(CheckError::Policies { path: path.to_owned(), source });
+        }
     }
     match &config.source {
         IdentitySource::Pem(files) => {
@@ -143,7 +142,7 @@ pub async fn run(
     shutdown.cancelled().await;
     proxy.drain(config.drain, &shared).await;
     shared.log.open(lifecycle(&shared, Lifecycle::Stopped));
-    if let Some(config::Admin::Socket(path)) = &config.admin {
+    if let Some(path) = &config.admin.socket {
         // A socket file left behind is removed at the next start.
         let _ = std::fs::remove_file(path);
     }
@@ -157,7 +156,7 @@ pub async fn run(
 struct Listeners {
     inbound: Vec<TcpListener>,
     outbound: Vec<TcpListener>,
-    admin: Option<Socket>,
+    admin: Vec<Socket>,
 }
 
 impl Listeners {
@@ -170,11 +169,13 @@ impl Listeners {
         for listener in &config.outbound {
             outbound.push(open(&listener.name, listener.listen).await?);
         }
-        let admin = match &config.admin {
-            None => None,
-            Some(config::Admin::Loopback(address)) => Some(Socket::Tcp(open("admin", *address).await?)),
-            Some(config::Admin::Socket(path)) => Some(Socket::Unix(open_socket(path)?)),
-        };
+        let mut admin = Vec::new();
+        if let Some(address) = config.admin.listen {
+            admin.push(Socket::Tcp(open("admin", address).await?));
+        }
+        if let Some(path) = &config.admin.socket {
+            admin.push(Socket::Unix(open_socket(path)?));
+        }
         Ok(Self { inbound, outbound, admin })
     }
 
@@ -187,15 +188,11 @@ impl Listeners {
             outbound: (config.outbound.iter().zip(&self.outbound))
                 .map(|(config, listener)| (config.name.clone(), address(listener, config.listen)))
                 .collect(),
-            admin: match (&self.admin, &config.admin) {
-                (Some(Socket::Tcp(listener)), Some(config::Admin::Loopback(configured))) => {
-                    Some(AdminAddress::Tcp(address(listener, *configured)))
-                }
-                (Some(Socket::Unix(_)), Some(config::Admin::Socket(path))) => {
-                    Some(AdminAddress::Unix(path.clone()))
-                }
-                (Some(_) | None, _) => None,
-            },
+            admin: self.admin.iter().find_map(|socket| match socket {
+                Socket::Tcp(listener) => listener.local_addr().ok(),
+                Socket::Unix(_) => None,
+            }),
+            admin_socket: config.admin.socket.clone(),
         }
     }
 }
@@ -253,18 +250,30 @@ impl Proxy {
         }
         let (identities, identity_updates) = mpsc::channel(UPDATES);
         let (sets, policy_updates) = mpsc::channel(UPDATES);
+        let (asks, asked) = mpsc::channel(ASKS);
+        let (deliveries, delivered) = mpsc::channel(1);
         keeping.spawn(control.run(identity_updates, policy_updates, keep.clone()));
         keeping.spawn(source::watch(config.source.clone(), config.identity.clone(), identities));
-        keeping.spawn(policies_of(config.policies.clone(), Arc::clone(&reload), sets));
+        let tokens = jwt::run(Arc::clone(&shared.state), config.jwt.clone(), Arc::clone(&shared.metrics));
+        keeping.spawn(tokens);
+        let shared_config = Arc::new(config.clone());
+        if config.policies.is_some() {
+            let supply = Supply::new(Arc::clone(&shared_config), Arc::clone(&shared), sets);
+            keeping.spawn(supply.run(Arc::clone(&reload), asked, delivered));
+        }
+        if let Some(PolicySource::Agent { state_dir, .. }) = &config.policies {
+            let receiver = Receiver::new(state_dir.as_deref(), Arc::clone(&shared), deliveries);
+            keeping.spawn(receiver.run(config.source.clone()));
+        }
         keeping.spawn(async move {
             while hangup.recv().await.is_some() {
                 tracing::info!("reload asked for");
                 reload.notify_one();
             }
         });
-        if let Some(socket) = listeners.admin {
-            let admin = Arc::new(Admin { shared, config: effective::describe(config) });
-            keeping.spawn(admin::serve(socket, admin, keep.clone()));
+        let admin = Arc::new(Admin { shared, config: effective::describe(config), asks });
+        for socket in listeners.admin {
+            keeping.spawn(admin::serve(socket, Arc::clone(&admin), keep.clone()));
         }
         Self { serving, keeping, accept, keep }
     }
@@ -329,12 +338,6 @@ fn serve_all(
     pools
 }
 
-async fn policies_of(directory: Option<PathBuf>, reload: Arc<Notify>, updates: mpsc::Sender<Loaded>) {
-    if let Some(directory) = directory {
-        policies::watch(directory, reload, updates).await;
-    }
-}
-
 fn shared(config: &Config, log: audit::Log) -> Shared {
     let state = State::default();
     state.set_problem(Part::Identity, Some("no identity has arrived".to_owned()));
@@ -373,5 +376,7 @@ fn lifecycle(shared: &Shared, change: Lifecycle) -> Event {
 const SOCKET_MODE: u32 = 0o770;
 /// Updates waiting for the writer; the sources wait beyond that.
 const UPDATES: usize = 4;
+/// Operators that wait for an answer about policies; more are told to come again.
+const ASKS: usize = 4;
 /// For the records of connections that were cut at the end of the drain.
 const LAST_WORDS: std::time::Duration = std::time::Duration::from_secs(1);

@@ -15,9 +15,14 @@ use identity::{
     tls::{self, ClientAuth, ExpectedServer, TlsError},
     verify,
 };
-use policy::{PolicySet, WorkloadPolicies};
+use policy::WorkloadPolicies;
+use tokio::sync::watch;
 
-use crate::live::{Cut, Proof, Registry};
+use crate::{
+    jwt::{Accepted, Tokens},
+    live::{Cut, Proof, Registry},
+    policies::Candidate,
+};
 
 /// What decides at one moment.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +31,15 @@ pub(crate) struct Effective {
     /// Absent until a good set has been loaded: everything is refused.
     pub(crate) policies: Option<WorkloadPolicies>,
     pub(crate) generation: Arc<str>,
+    /// Whose tokens count under these policies.
+    pub(crate) tokens: Accepted,
+}
+
+impl Effective {
+    /// Returns the name of the generation, if there is one.
+    pub(crate) fn name(&self) -> Option<String> {
+        (!self.generation.is_empty()).then(|| self.generation.to_string())
+    }
 }
 
 /// Who we are, with the TLS configurations that prove it.
@@ -62,6 +76,8 @@ impl Identity {
 pub(crate) struct State {
     effective: ArcSwap<Effective>,
     problems: Mutex<BTreeMap<Part, String>>,
+    tokens: Tokens,
+    changed: watch::Sender<()>,
 }
 
 /// What can keep the proxy from being ready.
@@ -75,6 +91,8 @@ pub(crate) enum Part {
     Policies,
     /// The policies in force are good, the last reload was not.
     PolicyReload,
+    /// The agent hands out no policies, or none that can be believed; those in force stay.
+    PolicyDelivery,
     /// The policies are in no use, or there are none and everything is refused.
     PolicyUse,
     /// The proxy is stopping.
@@ -88,6 +106,7 @@ impl Part {
             Self::IdentityUpdate => "identity_update",
             Self::Policies => "policies",
             Self::PolicyReload => "policy_reload",
+            Self::PolicyDelivery => "policy_delivery",
             Self::PolicyUse => "policy_use",
             Self::Draining => "draining",
         }
@@ -97,7 +116,7 @@ impl Part {
     pub(crate) const fn blocks(self) -> bool {
         match self {
             Self::Identity | Self::Policies | Self::Draining => true,
-            Self::IdentityUpdate | Self::PolicyReload | Self::PolicyUse => false,
+            Self::IdentityUpdate | Self::PolicyReload | Self::PolicyDelivery | Self::PolicyUse => false,
         }
     }
 }
@@ -107,8 +126,25 @@ impl State {
         self.effective.load_full()
     }
 
+    /// Puts a snapshot in force, with the keys of whoever may issue tokens under it.
     pub(crate) fn store(&self, effective: Effective) {
-        self.effective.store(Arc::new(effective));
+        self.effective.store(Arc::new(self.complete(effective)));
+        self.changed.send_replace(());
+    }
+
+    /// Adds the keys of whoever may issue tokens under the policies of a snapshot.
+    pub(crate) fn complete(&self, effective: Effective) -> Effective {
+        let tokens = self.tokens.accept(effective.policies.as_ref());
+        Effective { tokens, ..effective }
+    }
+
+    /// Tells of every change of the snapshot from now on.
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     pub(crate) fn set_problem(&self, part: Part, problem: Option<String>) {
@@ -131,21 +167,25 @@ impl State {
 /// Puts a new identity beside the policies in force, or takes the identity away.
 pub(crate) fn with_identity(
     now: &Effective,
-    set: Option<&PolicySet>,
+    set: Option<&Candidate>,
     identity: Option<Arc<Identity>>,
 ) -> Effective {
     let policies = match (&identity, set) {
-        (Some(identity), Some(set)) => Some(set.for_workload(identity.id())),
+        (Some(identity), Some(set)) => Some(protecting(set, identity)),
         (_, None) | (None, _) => None,
     };
-    Effective { identity, policies, generation: Arc::clone(&now.generation) }
+    Effective { identity, policies, generation: Arc::clone(&now.generation), ..Effective::default() }
 }
 
 /// Puts new policies beside the identity in force.
-pub(crate) fn with_policies(now: &Effective, set: &PolicySet) -> Effective {
+pub(crate) fn with_policies(now: &Effective, set: &Candidate) -> Effective {
     let identity = now.identity.clone();
-    let policies = identity.as_ref().map(|identity| set.for_workload(identity.id()));
-    Effective { identity, policies, generation: Arc::from(set.generation()) }
+    let policies = identity.as_ref().map(|identity| protecting(set, identity));
+    Effective { identity, policies, generation: Arc::from(set.set.generation()), ..Effective::default() }
+}
+
+fn protecting(candidate: &Candidate, identity: &Identity) -> WorkloadPolicies {
+    candidate.set.protecting(&candidate.selectors.workload(identity.id()))
 }
 
 /// Returns the trust domains whose members have to be looked at again.

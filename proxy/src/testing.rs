@@ -205,7 +205,7 @@ impl Sidecar {
 
     /// Asks the admin interface.
     pub(crate) async fn admin(&self, path: &str) -> (u16, String) {
-        let Some(crate::AdminAddress::Tcp(address)) = self.ready.admin else { panic!("no admin address") };
+        let address = self.ready.admin.expect("an admin address");
         let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\n\r\n");
         let mut stream = TcpStream::connect(address).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();

@@ -1,11 +1,13 @@
 //! Promises of the whole sidecar, kept over real sockets and real TLS.
 
 mod attacks;
+mod central;
 mod drain;
 mod inbound;
 mod limits;
 mod live;
 mod outbound;
+mod reload;
 mod responses;
 mod sources;
 
@@ -59,8 +61,18 @@ impl Stage {
     }
 
     async fn inbound_with(protocol: &str, backend: Backend, more: &str) -> Self {
+        let policy = if protocol == "tcp" { TCP_POLICY } else { POLICY };
+        Self::started(protocol, policy, backend, more).await
+    }
+
+    /// A listener for HTTP under a policy of the test's own.
+    async fn of_policy(policy: &str, backend: Backend) -> Self {
+        Self::started("http", policy, backend, "").await
+    }
+
+    async fn started(protocol: &str, policy: &str, backend: Backend, more: &str) -> Self {
         let authority = Authority::new("prod");
-        let site = Site::new(&authority, WEB, if protocol == "tcp" { TCP_POLICY } else { POLICY });
+        let site = Site::new(&authority, WEB, policy);
         let text = format!(
             "{}{more}inbound:\n  - {{name: api, listen: 127.0.0.1:0, protocol: {protocol}, application: {}}}\n",
             site.base(),

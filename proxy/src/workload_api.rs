@@ -144,9 +144,7 @@ pub struct Client {
 impl Client {
     /// Connects.
     pub async fn connect(endpoint: &Endpoint) -> Result<Self, WorkloadApiError> {
-        let channel = connect::channel(endpoint)
-            .await
-            .map_err(|source| WorkloadApiError::Unreachable { endpoint: endpoint.clone(), source })?;
+        let channel = channel(endpoint).await?;
         Ok(Self { inner: SpiffeWorkloadApiClient::new(channel).max_decoding_message_size(MAX_MESSAGE) })
     }
 
@@ -162,6 +160,12 @@ impl Client {
         let stream = self.inner.fetch_x509svid(request).await.map_err(WorkloadApiError::from_status)?;
         Ok(X509Updates { stream: stream.into_inner() })
     }
+}
+
+/// Connects to the socket of an agent.
+pub(crate) async fn channel(endpoint: &Endpoint) -> Result<tonic::transport::Channel, WorkloadApiError> {
+    let connected = connect::channel(endpoint).await;
+    connected.map_err(|source| WorkloadApiError::Unreachable { endpoint: endpoint.clone(), source })
 }
 
 /// The answers to one `FetchX509SVID`, each complete.
@@ -292,6 +296,6 @@ fn svid(message: &X509svid) -> Result<X509Svid, WorkloadApiError> {
 pub const ENVIRONMENT: &str = "SPIFFE_ENDPOINT_SOCKET";
 /// What go clients accept; the bundle repeats for each SVID.
 pub const MAX_MESSAGE: usize = 4 * 1024 * 1024;
-const SECURITY_HEADER: &str = "workload.spiffe.io";
+pub(crate) const SECURITY_HEADER: &str = "workload.spiffe.io";
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

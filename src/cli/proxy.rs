@@ -23,7 +23,21 @@ pub(crate) enum ProxyCommand {
     /// Read the configuration and the policies, say what is wrong with them, and stop
     #[command(after_help = "Example:\n  vouchsafe proxy check --config /etc/vouchsafe/proxy/api.yaml")]
     Check(ProxyCheck),
+    /// Have a running sidecar reload its policies at once, or say what a reload would cut
+    #[command(after_help = RELOAD_HELP)]
+    Reload(ProxyReload),
 }
+
+const RELOAD_HELP: &str = "\
+The sidecar answers on the Unix socket that `admin: {socket: PATH}` names in its configuration, and only root and the
+user that it runs as.
+
+Exit codes: 0 reloaded, or nothing would be cut; 2 the policies are refused and nothing changes; 3 with --dry-run, live
+connections would be cut.
+
+Examples:
+  vouchsafe proxy reload --dry-run --config /etc/vouchsafe/proxy/api.yaml
+  vouchsafe proxy reload --admin /run/vouchsafe/api.sock -o json";
 
 /// Where the sidecar's configuration comes from.
 #[derive(Debug, Clone, Args)]
@@ -59,6 +73,25 @@ pub(crate) struct ProxyRun {
 pub(crate) struct ProxyCheck {
     #[command(flatten)]
     pub(crate) config: ProxyConfig,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `proxy reload`.
+#[derive(Debug, Args)]
+pub(crate) struct ProxyReload {
+    /// Say what would happen, and change nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Reload even if the last policy file is gone, so that everything is refused
+    #[arg(long, conflicts_with = "dry_run")]
+    pub(crate) accept_empty: bool,
+    /// The admin socket of the sidecar
+    #[arg(long, env = "VOUCHSAFE_PROXY_ADMIN", value_name = "SOCKET", required_unless_present = "config")]
+    pub(crate) admin: Option<PathBuf>,
+    /// The configuration file of the sidecar, which names its admin socket
+    #[arg(long, env = "VOUCHSAFE_PROXY_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -1,5 +1,7 @@
 //! `vouchsafe proxy`: runs the sidecar and checks its configuration.
 
+mod reload;
+
 use proxy::{CheckError, Config, LoadError};
 use serde::Serialize;
 
@@ -14,6 +16,7 @@ pub(crate) fn run(command: ProxyCommand) -> Result<Exit, Failure> {
     match command {
         ProxyCommand::Run(args) => serve(&args),
         ProxyCommand::Check(args) => check(&args),
+        ProxyCommand::Reload(args) => reload::run(&args),
     }
 }
 
@@ -64,7 +67,7 @@ fn over(mut config: Config, args: &ProxyConfig) -> Config {
         config.identity = Some(identity.clone());
     }
     if let Some(policies) = &args.policies {
-        config.policies = Some(policies.clone());
+        config.policies = Some(proxy::config::PolicySource::Directory(policies.clone()));
     }
     config
 }
@@ -105,6 +108,9 @@ mod tests {
         let config = over(config, &args);
 
         assert_eq!(config.identity, Some(web));
-        assert_eq!(config.policies.as_deref(), Some(Path::new("/etc/a")));
+        assert_eq!(
+            config.policies.and_then(|from| from.directory().map(Path::to_owned)),
+            Some(PathBuf::from("/etc/a"))
+        );
     }
 }

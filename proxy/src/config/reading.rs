@@ -7,7 +7,7 @@ use policy::strict::{Fields, Node, Problems, Reader, Source as Text};
 
 use super::{
     Admin, Audit, AuditTarget, Config, DRAIN, HostPort, IdentitySource, Inbound, Limits, MAX_ENDPOINTS,
-    MAX_EXPECTED, MAX_LISTENERS, Outbound, PemFiles, Protocol,
+    MAX_EXPECTED, MAX_LISTENERS, Outbound, PemFiles, PolicySource, Protocol,
 };
 
 pub(super) fn config(text: &Text) -> Result<Config, Problems> {
@@ -30,7 +30,9 @@ fn document(root: &Node, read: &mut Reader<'_>) -> Option<Config> {
     let identity =
         map.optional("identity").map(|node| read.parsed(node, "a SPIFFE ID like spiffe://prod.test/web"));
     let source = map.optional("source").map(|node| self::source(node, read));
-    let policies = map.optional("policies").map(|node| read.path(node));
+    let policies = map.optional("policies").map(|node| self::policies(node, read));
+    let istio = map.optional("istio").map(|node| super::istio::read(node, read));
+    let jwt = map.optional("jwt").map(|node| super::jwt::read(node, read));
     let inbound = listeners(&mut map, "inbound", read, self::inbound);
     let outbound = listeners(&mut map, "outbound", read, self::outbound);
     let admin = map.optional("admin").map(|node| self::admin(node, read));
@@ -43,9 +45,11 @@ fn document(root: &Node, read: &mut Reader<'_>) -> Option<Config> {
         identity: present(identity)?,
         source: present(source)?.unwrap_or(IdentitySource::Environment),
         policies: present(policies)?,
+        istio: present(istio)?.unwrap_or_default(),
+        jwt: present(jwt)?.unwrap_or_default(),
         inbound: inbound?,
         outbound: outbound?,
-        admin: present(admin)?,
+        admin: present(admin)?.unwrap_or_default(),
         audit: present(audit)?.unwrap_or_else(default_audit),
         drain: present(drain)?.unwrap_or(DRAIN),
         limits: present(limits)?.unwrap_or_default(),
@@ -61,7 +65,7 @@ fn document(root: &Node, read: &mut Reader<'_>) -> Option<Config> {
     clippy::option_option,
     reason = "the outer option is whether the key is there, the inner one whether it reads"
 )]
-fn present<T>(value: Option<Option<T>>) -> Option<Option<T>> {
+pub(super) fn present<T>(value: Option<Option<T>>) -> Option<Option<T>> {
     match value {
         None => Some(None),
         Some(None) => None,
@@ -76,6 +80,12 @@ fn conflict(config: &Config) -> Option<String> {
     if !config.inbound.is_empty() && config.policies.is_none() {
         return Some("inbound listeners need \"policies\", a directory".to_owned());
     }
+    if matches!(config.policies, Some(PolicySource::Agent { .. }))
+        && matches!(config.source, IdentitySource::Pem(_))
+    {
+        let message = "policies from the agent need an agent: \"source\" names PEM files";
+        return Some(message.to_owned());
+    }
     let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     let inbound = config.inbound.iter().map(|listener| (&listener.name, listener.listen));
     let outbound = config.outbound.iter().map(|listener| (&listener.name, listener.listen));
@@ -87,7 +97,7 @@ fn conflict(config: &Config) -> Option<String> {
             return Some(format!("two listeners listen on {address}"));
         }
     }
-    if let Some(Admin::Loopback(address)) = config.admin
+    if let Some(address) = config.admin.listen
         && addresses.contains(&address)
     {
         return Some(format!("a listener and the admin interface listen on {address}"));
@@ -116,6 +126,19 @@ fn source(node: &Node, read: &mut Reader<'_>) -> Option<IdentitySource> {
     };
     map.finish(read);
     source
+}
+
+/// A directory, or `{from: agent}` with what goes with it.
+fn policies(node: &Node, read: &mut Reader<'_>) -> Option<PolicySource> {
+    if !node.is_map() {
+        return read.path(node).map(PolicySource::Directory);
+    }
+    let mut map = read.map(node)?;
+    let from = map.required("from", read).and_then(|node| read.one_of(node, &["agent"]));
+    let local = map.optional("local").map(|node| read.path(node));
+    let state_dir = map.optional("state_dir").map(|node| read.path(node));
+    map.finish(read);
+    from.and(Some(PolicySource::Agent { local: present(local)?, state_dir: present(state_dir)? }))
 }
 
 fn pem(node: &Node, read: &mut Reader<'_>) -> Option<PemFiles> {
@@ -246,20 +269,16 @@ fn loopback(address: SocketAddr, node: &Node, read: &mut Reader<'_>) -> Option<S
 
 fn admin(node: &Node, read: &mut Reader<'_>) -> Option<Admin> {
     let mut map = read.map(node)?;
-    let listen = map.optional("listen");
-    let socket = map.optional("socket");
-    let admin = match (listen, socket) {
-        (Some(node), None) => {
-            let address: Option<SocketAddr> = read.parsed(node, "an address like 127.0.0.1:15000");
-            address.and_then(|address| loopback(address, node, read)).map(Admin::Loopback)
-        }
-        (None, Some(node)) => read.path(node).map(Admin::Socket),
-        (None, None) | (Some(_), Some(_)) => {
-            none(read, node, "expected exactly one of \"listen\" and \"socket\"")
-        }
-    };
+    let listen = map.optional("listen").map(|node| {
+        let address: SocketAddr = read.parsed(node, "an address like 127.0.0.1:15000")?;
+        loopback(address, node, read)
+    });
+    let socket = map.optional("socket").map(|node| read.path(node));
     map.finish(read);
-    admin
+    if listen.is_none() && socket.is_none() {
+        return none(read, node, "expected \"listen\", \"socket\" or both");
+    }
+    Some(Admin { listen: present(listen)?, socket: present(socket)? })
 }
 
 fn audit(node: &Node, read: &mut Reader<'_>) -> Option<Audit> {

@@ -54,7 +54,7 @@ fn what_is_left_out_has_a_default() {
 
     assert_eq!(
         (config.source, config.admin, config.limits),
-        (IdentitySource::Environment, None, Limits::default())
+        (IdentitySource::Environment, Admin::default(), Limits::default())
     );
     assert_eq!(config.audit.target, AuditTarget::Stdout);
 }
@@ -98,6 +98,15 @@ fn each_mistake_is_named_at_its_place() {
         ("header_size: 8KiB", "header_size: 8MiB", "from 1KiB to 256KiB"),
         ("connections: 100", "connections: 0", "proxy.yaml:"),
         ("file: /var/log/vouchsafe/audit.jsonl,", "", "either \"file\" or"),
+        ("{listen: 127.0.0.1:15000}", "{}", "expected \"listen\", \"socket\" or both"),
+        ("/etc/vouchsafe/policies", "{local: /etc/p}", "from"),
+        ("/etc/vouchsafe/policies", "{from: ca}", "agent"),
+        ("/etc/vouchsafe/policies", "{from: agent, files: /etc/p}", "files"),
+        ("drain: 30s", "istio: {namespace: Shop}", "lower-case"),
+        ("drain: 30s", "istio: {labels: [app]}", "proxy.yaml:"),
+        ("drain: 30s", "istio: {compat: waypoint}", "ambient"),
+        ("drain: 30s", "istio: {path_normalization: BASE}", "merge_slashes"),
+        ("drain: 30s", "istio: {allow_unselected: true}", "danger_allow_unselected"),
     ] {
         assert!(GOOD.contains(was), "{was}");
         let found = problem(&GOOD.replace(was, becomes));
@@ -120,4 +129,68 @@ fn a_configuration_without_listeners_is_refused() {
 #[test]
 fn an_empty_file_is_refused() {
     assert!(parse("").is_err());
+}
+
+#[test]
+fn central_policies_come_from_an_agent_and_need_one() {
+    let text = GOOD.replace("/etc/vouchsafe/policies", "{from: agent, local: /etc/p, state_dir: /var/lib/v}");
+
+    let config = parse(&text).unwrap();
+
+    let local = Some(PathBuf::from("/etc/p"));
+    let state_dir = Some(PathBuf::from("/var/lib/v"));
+    assert_eq!(config.policies, Some(PolicySource::Agent { local, state_dir }));
+    let pem = text.replace(
+        "{workload_api: unix:///run/vouchsafe/agent.sock}",
+        "{pem: {certificate: a, key: b, bundle: c}}",
+    );
+    assert!(problem(&pem).contains("need an agent"));
+}
+
+#[test]
+fn the_admin_interface_may_have_both_an_address_and_a_socket() {
+    let config =
+        parse(&GOOD.replace("{listen: 127.0.0.1:15000}", "{listen: 127.0.0.1:15000, socket: /run/a}"))
+            .unwrap();
+
+    assert_eq!(config.admin.listen.unwrap().port(), 15000);
+    assert_eq!(config.admin.socket, Some(PathBuf::from("/run/a")));
+}
+
+#[test]
+fn what_istio_files_presuppose_is_read_and_nothing_is_open_by_default() {
+    let istio = "istio: {namespace: shop, labels: {app: web}, root_namespace: mesh, trust_domain: old.test, trust_domain_aliases: [older.test], path_normalization: merge_slashes, compat: ambient, danger_allow_unselected: true}";
+
+    let default = parse(GOOD).unwrap().istio;
+    let config = parse(&GOOD.replace("drain: 30s", istio)).unwrap().istio;
+
+    let own = TrustDomain::parse("prod.test").unwrap();
+    assert_eq!(default.mesh(&own).unselected, policy::Unselected::Deny);
+    assert_eq!(default.mesh(&own).trust_domain, "prod.test");
+    let mesh = config.mesh(&own);
+    assert_eq!((mesh.trust_domain.as_str(), mesh.root_namespace.as_str()), ("old.test", "mesh"));
+    assert_eq!(mesh.trust_domain_aliases, ["older.test"]);
+    assert_eq!((mesh.compat, mesh.unselected), (policy::Compat::Ambient, policy::Unselected::Allow));
+    assert_eq!(mesh.path_normalization, policy::PathNormalization::MergeSlashes);
+}
+
+#[test]
+fn what_the_agent_vouches_for_counts_before_what_is_configured() {
+    let text = GOOD.replace("drain: 30s", "istio: {namespace: shop, labels: {app: web, tier: front}}");
+    let istio = parse(&text).unwrap().istio;
+    let id = SpiffeId::parse("spiffe://prod.test/ns/a/sa/web").unwrap();
+    let attested = policy::Workload {
+        id: id.clone(),
+        namespace: "real".to_owned(),
+        labels: [("app".to_owned(), "api".to_owned())].into(),
+    };
+    let other =
+        policy::Workload { id: SpiffeId::parse("spiffe://prod.test/other").unwrap(), ..attested.clone() };
+
+    let workload = istio.workload(&id, Some(&attested));
+
+    assert_eq!((workload.namespace.as_str(), workload.labels["app"].as_str()), ("real", "api"));
+    assert_eq!(workload.labels["tier"], "front");
+    assert_eq!(istio.workload(&id, Some(&other)).namespace, "shop");
+    assert_eq!(Istio::default().workload(&id, None).namespace, "a");
 }

@@ -13,8 +13,17 @@ fn policy(allowed: &str) -> Loaded {
     let text = format!(
         "vouchsafe: policy/v1\nname: web\nprotects: {WEB}\nallow:\n  - name: one\n    from: [{allowed}]\n    tcp: {{port: any}}\n"
     );
-    let set = policy::compile(&[policy::strict::Source::new("a.yaml", text)]).unwrap();
-    Loaded::Set(Arc::new(set))
+    good(policy::compile(&[policy::strict::Source::new("a.yaml", text)]).unwrap())
+}
+
+fn good(set: policy::PolicySet) -> Loaded {
+    let candidate = Candidate { set: Arc::new(set), selectors: Arc::default() };
+    Loaded { result: Ok(candidate), occasion: Occasion::Files, standing: None, reply: None }
+}
+
+fn bad() -> Loaded {
+    let error = LoadError::TooMany { path: std::path::PathBuf::from("p") };
+    Loaded { result: Err(error), occasion: Occasion::Files, standing: None, reply: None }
 }
 
 struct Stage {
@@ -53,7 +62,7 @@ impl Stage {
 
     fn connect(&self, peer: &str) -> crate::live::Registered {
         let source = Some([127, 0, 0, 1].into());
-        let key = Key { role: Role::InboundTcp, peer: Some(id(peer)), source, port: 1 };
+        let key = Key::new(Role::InboundTcp, Some(id(peer)), source, 1);
         let entry = Entry { key, proof: None, opened: SystemTime::now(), waiting: Waiting::Relay };
         self.shared.registry.register(entry)
     }
@@ -114,8 +123,7 @@ fn a_refused_set_leaves_the_last_good_one_in_force() {
     let before = stage.shared.state.now().generation.clone();
     let shop = stage.connect(SHOP);
 
-    let path = std::path::PathBuf::from("p");
-    stage.control.policies(Loaded::Refused(crate::LoadError::TooMany { path }));
+    stage.control.policies(bad());
 
     assert_eq!(stage.shared.state.now().generation, before);
     assert!(!shop.live().is_cut() && stage.shared.state.is_ready());
@@ -128,12 +136,11 @@ fn a_proxy_without_inbound_listeners_is_ready_whatever_its_policies_are() {
     let mut control = stage.control.outbound_only();
     control.identity(Update::Credentials(Arc::new(stage.authority.credentials(WEB))));
 
-    let path = std::path::PathBuf::from("p");
-    control.policies(Loaded::Refused(crate::LoadError::TooMany { path }));
+    control.policies(bad());
 
     assert!(stage.shared.state.is_ready());
     assert!(stage.shared.state.problems().contains_key(&Part::PolicyUse));
-    control.policies(Loaded::Set(Arc::new(policy::compile(&[]).unwrap())));
+    control.policies(good(policy::compile(&[]).unwrap()));
     assert!(stage.shared.state.problems().is_empty());
 }
 
@@ -141,7 +148,7 @@ fn a_proxy_without_inbound_listeners_is_ready_whatever_its_policies_are() {
 fn a_directory_without_a_policy_is_a_warning_until_there_is_one() {
     let mut stage = Stage::ready();
 
-    stage.control.policies(Loaded::Set(Arc::new(policy::compile(&[]).unwrap())));
+    stage.control.policies(good(policy::compile(&[]).unwrap()));
     let told = stage.shared.state.problems();
     stage.control.policies(policy(SHOP));
 
@@ -160,4 +167,37 @@ fn only_the_members_of_a_changed_bundle_are_looked_at_again() {
 
     assert_eq!(changed.iter().map(identity::TrustDomain::as_str).collect::<Vec<_>>(), [DOMAIN]);
     assert!(state::changed_bundles(&set(&one), &set(&one)).is_empty());
+}
+
+#[test]
+fn whoever_asked_hears_what_was_cut_and_which_rule_it_lived_by() {
+    let mut stage = Stage::ready();
+    let _shop: Vec<_> = (0..300).map(|_| stage.connect(SHOP)).collect();
+    let _stranger = stage.connect(STRANGER);
+    let (reply, mut told) = tokio::sync::oneshot::channel();
+
+    stage.control.policies(Loaded { reply: Some(reply), ..policy(STRANGER) });
+
+    let outcome = told.try_recv().unwrap();
+    assert!(outcome.accepted && outcome.changed && !outcome.dry_run);
+    let losses = outcome.losses;
+    assert_eq!((losses.cut, losses.connections, losses.more_peers), (300, 301, 0));
+    assert_eq!((losses.by_peer[0].peer.as_str(), losses.by_peer[0].connections), (SHOP, 300));
+    assert_eq!((losses.lost.len(), losses.more_lost), (crate::reload::MAX_LOST, 100));
+    let lost = &losses.lost[0];
+    assert_eq!((lost.source.as_str(), lost.port, lost.protocol.as_str()), ("127.0.0.1", 1, "tcp"));
+    assert_eq!(lost.rule_lost.as_deref(), Some("web/one (a.yaml:5)"));
+    assert_eq!((lost.reason.as_str(), &lost.refused_by), ("no_allow_matched", &None));
+}
+
+#[test]
+fn a_connection_is_cut_once_and_counted_once() {
+    let mut stage = Stage::ready();
+    let _shop = stage.connect(SHOP);
+    stage.control.policies(policy(STRANGER));
+    let (reply, mut told) = tokio::sync::oneshot::channel();
+
+    stage.control.policies(Loaded { reply: Some(reply), ..policy("spiffe://prod.test/nobody") });
+
+    assert_eq!(told.try_recv().unwrap().losses.cut, 0);
 }

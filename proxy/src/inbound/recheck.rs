@@ -1,9 +1,8 @@
-//! Decides live inbound connections again under a new snapshot: once for each peer, source and port.
+//! Decides live inbound connections again under a new snapshot: once for each peer, source, port and server name.
 
-use std::{net::IpAddr, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
-use identity::SpiffeId;
-use policy::{Decision, Denial, Traffic};
+use policy::{Decision, Denial, RuleRef, Traffic};
 
 use super::{explained, unavailable};
 use crate::{
@@ -11,17 +10,32 @@ use crate::{
     state::Effective,
 };
 
-/// Cuts the inbound connections and requests in flight that `effective` forbids; returns how many.
-pub(crate) fn recheck(registry: &Registry, effective: &Effective) -> usize {
-    registry.recheck(|key| group(key, effective))
+/// Returns the inbound connections that `effective` forbids, or whose request in flight it forbids, with the reason.
+/// They are ended by whoever asks; who only wants to know leaves it at that.
+pub(crate) fn judge(registry: &Registry, effective: &Effective) -> Vec<(Arc<Live>, Cut)> {
+    registry.judge(|key| group(key, effective))
+}
+
+/// Returns the rule by which a connection lives under `effective`: that of the request in flight, where there is one.
+pub(crate) fn rule_of(live: &Live, effective: &Effective) -> Option<RuleRef> {
+    let connection = live.key.as_policy(SystemTime::now());
+    let decision = match live.key.role {
+        Role::Outbound => return None,
+        Role::InboundTcp => super::decide_tcp(effective, &connection),
+        Role::InboundHttp => decide_request(effective, live, &connection)?,
+    };
+    match decision {
+        Decision::Allow(allowed) => allowed.rule,
+        Decision::Deny(_) => None,
+    }
 }
 
 /// What a snapshot says about the connections of one peer, source and port.
 enum Group<'e> {
     /// All of them are refused.
-    Refused { denial: Denial, effective: &'e Effective },
+    Refused { denial: Arc<Denial>, effective: &'e Effective },
     /// It depends on the request that each is answering.
-    ByRequest { peer: SpiffeId, source: IpAddr, port: u16, effective: &'e Effective },
+    ByRequest { effective: &'e Effective },
 }
 
 impl Verdict for Group<'_> {
@@ -31,27 +45,27 @@ impl Verdict for Group<'_> {
             return None;
         }
         match self {
-            Self::Refused { denial, effective } => Some(cut(denial.clone(), effective)),
-            Self::ByRequest { peer, source, port, effective } => {
-                let denial = deny_request(effective, live, &connection(peer, *source, *port))?;
-                Some(cut(denial, effective))
+            Self::Refused { denial, effective } => Some(cut(Arc::clone(denial), effective)),
+            Self::ByRequest { effective } => {
+                let denial = deny_request(effective, live)?;
+                Some(cut(Arc::new(denial), effective))
             }
         }
     }
 }
 
 fn group<'e>(key: &Key, effective: &'e Effective) -> Option<Group<'e>> {
-    let (peer, source, port) = (key.peer.clone()?, key.source?, key.port);
-    let connection = connection(&peer, source, port);
+    let connection = key.as_policy(SystemTime::now());
     let (denial, traffic) = match key.role {
         Role::Outbound => return None,
         Role::InboundTcp => (deny_tcp(effective, &connection)?, Traffic::Tcp),
         Role::InboundHttp => match super::at_connect(effective, &connection) {
-            Ok(()) => return Some(Group::ByRequest { peer, source, port, effective }),
+            Ok(()) => return Some(Group::ByRequest { effective }),
             Err(denial) => (denial, Traffic::HttpConnection),
         },
     };
-    Some(Group::Refused { denial: explained(effective, &connection, traffic, denial), effective })
+    let denial = Arc::new(explained(effective, &connection, traffic, denial));
+    Some(Group::Refused { denial, effective })
 }
 
 fn deny_tcp(effective: &Effective, connection: &policy::Connection<'_>) -> Option<Denial> {
@@ -62,24 +76,30 @@ fn deny_tcp(effective: &Effective, connection: &policy::Connection<'_>) -> Optio
 }
 
 /// The request that a connection is answering may have lost its right where the connection has not.
-fn deny_request(effective: &Effective, live: &Live, connection: &policy::Connection<'_>) -> Option<Denial> {
+fn deny_request(effective: &Effective, live: &Live) -> Option<Denial> {
+    let connection = live.key.as_policy(SystemTime::now());
     let line = live.request()?;
-    let (Some(policies), Some(request)) = (&effective.policies, line.as_policy()) else {
-        return Some(unavailable());
-    };
-    match policies.decide_http(connection, &request) {
+    let Some(policies) = &effective.policies else { return Some(unavailable()) };
+    let presented = effective.tokens.judge_again(&line, connection.now);
+    let request = line.as_policy(&presented);
+    match policies.decide_http(&connection, &request) {
         Decision::Allow(_) => None,
         Decision::Deny(denial) => {
-            Some(explained(effective, connection, Traffic::HttpRequest(request), denial))
+            Some(explained(effective, &connection, Traffic::HttpRequest(request), denial))
         }
     }
 }
 
-fn cut(denial: Denial, effective: &Effective) -> Cut {
-    Cut::Policy { denial: Box::new(denial), generation: Arc::clone(&effective.generation) }
+fn decide_request(
+    effective: &Effective,
+    live: &Live,
+    connection: &policy::Connection<'_>,
+) -> Option<Decision> {
+    let line = live.request()?;
+    let presented = effective.tokens.judge_again(&line, connection.now);
+    Some(effective.policies.as_ref()?.decide_http(connection, &line.as_policy(&presented)))
 }
 
-fn connection(peer: &SpiffeId, source: IpAddr, port: u16) -> policy::Connection<'_> {
-    let peer = policy::PeerIdentity::Authenticated(peer);
-    policy::Connection::new(peer, source, port, SystemTime::now())
+fn cut(denial: Arc<Denial>, effective: &Effective) -> Cut {
+    Cut::Policy { denial, generation: Arc::clone(&effective.generation) }
 }

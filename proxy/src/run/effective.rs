@@ -2,14 +2,17 @@
 
 use serde_json::{Value, json};
 
-use crate::config::{Admin, AuditTarget, Config, IdentitySource};
+use policy::{Compat, PathNormalization, Unselected};
+
+use crate::config::{AuditTarget, Config, IdentitySource, Istio, PolicySource};
 
 pub(super) fn describe(config: &Config) -> Value {
     json!({
         "vouchsafe": "proxy/v1",
         "identity": config.identity.as_ref().map(|id| id.as_str()),
         "source": source(&config.source),
-        "policies": config.policies,
+        "policies": config.policies.as_ref().map(policies),
+        "istio": istio(&config.istio),
         "inbound": config.inbound.iter().map(|listener| json!({
             "name": listener.name,
             "listen": listener.listen.to_string(),
@@ -23,13 +26,44 @@ pub(super) fn describe(config: &Config) -> Value {
             "endpoints": listener.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "expect": listener.expect.iter().map(|id| id.as_str()).collect::<Vec<_>>(),
         })).collect::<Vec<_>>(),
-        "admin": config.admin.as_ref().map(|admin| match admin {
-            Admin::Loopback(address) => json!({"listen": address.to_string()}),
-            Admin::Socket(path) => json!({"socket": path}),
-        }),
+        "admin": {
+            "listen": config.admin.listen.map(|address| address.to_string()),
+            "socket": config.admin.socket,
+        },
         "audit": audit(config),
         "drain_ms": millis(config.drain),
         "limits": limits(config),
+    })
+}
+
+fn policies(source: &PolicySource) -> Value {
+    match source {
+        PolicySource::Directory(path) => json!(path),
+        PolicySource::Agent { local, state_dir } => {
+            json!({"from": "agent", "local": local, "state_dir": state_dir})
+        }
+    }
+}
+
+fn istio(istio: &Istio) -> Value {
+    let mesh = &istio.mesh;
+    json!({
+        "namespace": istio.namespace,
+        "labels": istio.labels,
+        "trust_domain": istio.trust_domain.as_ref().map(identity::TrustDomain::as_str),
+        "root_namespace": mesh.root_namespace,
+        "trust_domain_aliases": mesh.trust_domain_aliases,
+        "path_normalization": match mesh.path_normalization {
+            PathNormalization::None => "none",
+            PathNormalization::Base => "base",
+            PathNormalization::MergeSlashes => "merge_slashes",
+            PathNormalization::DecodeAndMergeSlashes => "decode_and_merge_slashes",
+        },
+        "compat": match mesh.compat {
+            Compat::Sidecar => "sidecar",
+            Compat::Ambient => "ambient",
+        },
+        "danger_allow_unselected": mesh.unselected == Unselected::Allow,
     })
 }
 

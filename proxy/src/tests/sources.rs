@@ -27,12 +27,12 @@ use crate::testing::{
     Authority, Backend, DOMAIN, SHOP, STRANGER, Sidecar, Site, WEB, call, eventually, read_all,
 };
 
-type Answer = Result<X509svidResponse, Status>;
+pub(super) type Answer = Result<X509svidResponse, Status>;
 
 /// A Workload API that says what a test has it say.
-struct Agent {
-    answers: watch::Receiver<Answer>,
-    seen: Arc<Mutex<Vec<Option<String>>>>,
+pub(super) struct Agent {
+    pub(super) answers: watch::Receiver<Answer>,
+    pub(super) seen: Arc<Mutex<Vec<Option<String>>>>,
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -95,7 +95,7 @@ impl SpiffeWorkloadApi for Agent {
     }
 }
 
-fn answer(authority: &Authority, ids: &[&str]) -> Answer {
+pub(super) fn answer(authority: &Authority, ids: &[&str]) -> Answer {
     let bundle = authority.bundle(DOMAIN).authorities_der();
     let svid = |id: &&str| {
         let svid = authority.svid(id);
@@ -299,7 +299,7 @@ async fn the_admin_interface_shows_what_it_should_and_nothing_can_be_changed() {
 #[tokio::test]
 async fn the_admin_interface_answers_no_rebound_name_and_no_other_method() {
     let stage = super::Stage::inbound("tcp", Backend::start(|_| (0, "")).await).await;
-    let Some(crate::AdminAddress::Tcp(address)) = stage.sidecar.ready.admin else { panic!() };
+    let address = stage.sidecar.ready.admin.unwrap();
 
     for (request, status) in [
         ("GET /config HTTP/1.1\r\nhost: evil.example\r\n\r\n".to_owned(), 403),
@@ -332,7 +332,7 @@ async fn the_admin_interface_can_be_a_unix_socket_and_one_left_over_is_replaced(
     let answer = read_all(&mut stream).await.unwrap();
 
     assert!(answer.starts_with(b"HTTP/1.1 200 "));
-    assert_eq!(sidecar.ready.admin, Some(crate::AdminAddress::Unix(path.clone())));
+    assert_eq!(sidecar.ready.admin_socket, Some(path.clone()));
     sidecar.stop.cancel();
     sidecar.ended.await.unwrap().unwrap();
     assert!(!path.exists());
