@@ -4,6 +4,7 @@
 
 mod body;
 mod exchange;
+mod fields;
 mod flaw;
 #[cfg(fuzzing)]
 pub mod fuzzing;
@@ -16,7 +17,8 @@ mod scanner;
 mod serve;
 mod upstream;
 
-pub(crate) use exchange::{Admission, Gate, Session, Wants};
+pub(crate) use exchange::{Admission, Gate, Session};
+pub(crate) use fields::remove as remove_field;
 pub(crate) use flaw::Flaw;
 pub(crate) use headers::set_client_cert;
 pub(crate) use line::RequestLine;

@@ -14,7 +14,7 @@ use policy::{Allowed, AtConnect, Decision, Denial, Traffic};
 use tokio::{net::TcpStream, time::timeout};
 
 pub(crate) use gate::unread;
-pub(crate) use recheck::recheck;
+pub(crate) use recheck::{judge, rule_of};
 
 use crate::{
     activity::{Expired, Waiting},
@@ -107,7 +107,10 @@ impl Inbound {
                 return None;
             }
         };
-        let trace = trace.called_by(&peer);
+        // Lower case for good: the library keeps names as they came.
+        let sni = stream.get_ref().1.server_name().map(|name| Arc::from(name.to_ascii_lowercase()));
+        let trace = trace.called_by(&peer, sni.as_deref());
+        let destination = stream.get_ref().0.local_addr().ok().map(|address| address.ip().to_canonical());
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let proof =
             Proof { peer: peer.clone(), chain: chain.iter().map(|der| der.clone().into_owned()).collect() };
@@ -116,7 +119,7 @@ impl Inbound {
             Protocol::Http => (Role::InboundHttp, Waiting::Request),
         };
         let source = Some(from.ip().to_canonical());
-        let key = Key { role, peer: Some(peer.id().clone()), source, port: self.port };
+        let key = Key { destination, sni, ..Key::new(role, Some(peer.id().clone()), source, self.port) };
         let entry = Entry { key, proof: Some(proof), opened: trace.opened_at(), waiting };
         let registered = self.shared.registry.register(entry);
         let known = Known { peer, stream: Stream::Server(Box::new(stream)), registered, trace };
@@ -165,10 +168,10 @@ impl Inbound {
     }
 
     async fn tcp(&self, known: Known) {
-        let Known { peer, stream, registered, trace } = known;
+        let Known { stream, registered, trace, .. } = known;
         let live = Arc::clone(registered.live());
         let effective = self.shared.state.now();
-        let connection = connection_of(&live.key, &peer);
+        let connection = live.key.as_policy(SystemTime::now());
         match decide_tcp(&effective, &connection) {
             Decision::Deny(denial) => {
                 let denial = explained(&effective, &connection, Traffic::Tcp, denial);
@@ -202,7 +205,7 @@ impl Inbound {
         let Known { peer, stream, registered, trace } = known;
         let live = Arc::clone(registered.live());
         let effective = self.shared.state.now();
-        let connection = connection_of(&live.key, &peer);
+        let connection = live.key.as_policy(SystemTime::now());
         let refused = at_connect(&effective, &connection).err();
         let gate = gate::InboundGate::new(Arc::clone(&self.shared), trace.clone(), peer, live.key.clone());
         let pool = Arc::clone(&self.pool);
@@ -347,15 +350,6 @@ fn open(trace: &Trace, effective: &Effective, allowed: &Allowed) {
         trace.denied(Refusal::by_policy(Stage::Connect, denial, generation).shadow());
     }
     trace.opened(allowed.rule.as_ref(), Arc::clone(&effective.generation));
-}
-
-pub(crate) fn connection_of<'a>(key: &Key, peer: &'a Peer) -> policy::Connection<'a> {
-    policy::Connection::new(
-        policy::PeerIdentity::Authenticated(peer.id()),
-        key.source.unwrap_or(std::net::Ipv4Addr::UNSPECIFIED.into()),
-        key.port,
-        SystemTime::now(),
-    )
 }
 
 pub(crate) fn decide_tcp(effective: &Effective, connection: &policy::Connection<'_>) -> Decision {

@@ -32,6 +32,7 @@ pub(crate) struct Refusal<'a> {
     pub(crate) reason: Reason,
     pub(crate) effect: Effect,
     pub(crate) http: Option<audit::Http>,
+    pub(crate) jwt: Option<audit::Jwt>,
     pub(crate) rule: Option<&'a policy::RuleRef>,
     pub(crate) near_misses: &'a [policy::NearMiss],
     pub(crate) generation: Arc<str>,
@@ -40,8 +41,9 @@ pub(crate) struct Refusal<'a> {
 impl<'a> Refusal<'a> {
     /// A refusal that no policy made.
     pub(crate) fn plain(stage: Stage, reason: Reason) -> Self {
-        let (http, rule, near_misses) = (None, None, &[][..]);
-        Self { stage, reason, effect: Effect::Enforced, http, rule, near_misses, generation: Arc::default() }
+        let (generation, near_misses) = (Arc::default(), &[][..]);
+        let effect = Effect::Enforced;
+        Self { stage, reason, effect, http: None, jwt: None, rule: None, near_misses, generation }
     }
 
     /// A refusal by policy.
@@ -51,6 +53,7 @@ impl<'a> Refusal<'a> {
             reason: reason(denial.reason),
             effect: Effect::Enforced,
             http: None,
+            jwt: None,
             rule: denial.rule.as_ref(),
             near_misses: &denial.near_misses,
             generation,
@@ -64,6 +67,12 @@ impl<'a> Refusal<'a> {
 
     pub(crate) fn with_http(mut self, http: audit::Http) -> Self {
         self.http = Some(http);
+        self
+    }
+
+    /// Notes what the request's token says of itself.
+    pub(crate) fn with_jwt(mut self, jwt: Option<audit::Jwt>) -> Self {
+        self.jwt = jwt;
         self
     }
 }
@@ -102,9 +111,9 @@ impl Trace {
     }
 
     /// Notes that the caller proved to be `peer`.
-    pub(crate) fn called_by(mut self, peer: &Peer) -> Self {
+    pub(crate) fn called_by(mut self, peer: &Peer, sni: Option<&str>) -> Self {
         self.source.id = Some(Arc::from(peer.id().as_str()));
-        self.tls = Some(tls(peer));
+        self.tls = Some(Tls { sni: sni.map(str::to_owned), ..tls(peer) });
         self
     }
 
@@ -148,6 +157,7 @@ impl Trace {
         let mut event = self.event(Kind::Denied(denial), refusal.stage);
         event.time = now;
         event.http = refusal.http;
+        event.jwt = refusal.jwt;
         event.policy = refusal.rule.map(policy_ref);
         event.generation = refusal.generation;
         event.near_misses = refusal.near_misses.iter().map(near_miss).collect();

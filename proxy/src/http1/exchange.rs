@@ -14,7 +14,7 @@ use super::{
     flaw::Flaw,
     headers,
     io::{Report, Wire},
-    line::{RequestLine, Target},
+    line::RequestLine,
     pool::Pool,
     reply::{self, After},
     upstream::{DialError, SendError, Upstream},
@@ -24,11 +24,12 @@ use crate::live::{Cut, Live};
 /// What decides about requests, and tells of them.
 pub(crate) trait Gate: Send + Sync + 'static {
     /// Decides about a request. A refusal is on record before this returns.
-    fn admit(&self, line: &RequestLine, wants: Wants) -> Admission;
+    fn admit(&self, line: &RequestLine) -> Admission;
     /// Puts a request that could not be read on record.
     fn malformed(&self, flaw: Flaw, start: &[u8], line: Option<&RequestLine>) -> audit::DenialId;
-    /// Adds what only this proxy may say, after everything a client said was cleaned.
-    fn mark(&self, headers: &mut http::HeaderMap);
+    /// Adds what only this proxy may say, after everything a client said was cleaned. Where it can be said no longer,
+    /// nothing may be forwarded: the refusal is on record before this returns its name.
+    fn mark(&self, line: &RequestLine, headers: &mut http::HeaderMap) -> Result<(), audit::DenialId>;
     /// Notes that a request was not answered by its service.
     fn upstream_failed(&self, error: &'static str);
     /// Puts on record that the connection is about to be cut.
@@ -37,32 +38,13 @@ pub(crate) trait Gate: Send + Sync + 'static {
     fn explains(&self) -> bool;
 }
 
-/// What a request asks for beside its path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Wants {
-    Response,
-    /// Another protocol on the same connection.
-    Upgrade,
-    /// A connection to elsewhere.
-    Tunnel,
-}
-
-impl Wants {
-    /// Returns what is asked for that is never granted, as the record names it.
-    pub(crate) const fn beyond(self) -> Option<&'static str> {
-        match self {
-            Self::Response => None,
-            Self::Upgrade => Some("upgrade"),
-            Self::Tunnel => Some("connect"),
-        }
-    }
-}
-
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
     Forward,
     Refuse(audit::DenialId),
+    /// It may pass, but no listener can carry it.
+    Unsupported(audit::DenialId),
 }
 
 /// What the requests of one connection share.
@@ -106,30 +88,34 @@ impl Session {
         if let Some(report) = self.report_of(number) {
             return self.flawed(&report, None, exchange);
         }
-        let (parts, body) = request.into_parts();
-        let line = match RequestLine::read(&parts) {
+        let (mut parts, body) = request.into_parts();
+        let line = match RequestLine::read(&mut parts) {
             Ok(line) => Arc::new(line),
             Err(flaw) => {
                 let start = format!("{} {}", parts.method, parts.uri).into_bytes();
                 return self.flawed(&Report { flaw, request: number, start }, None, exchange);
             }
         };
-        let wants = match line.target {
-            Target::Tunnel => Wants::Tunnel,
-            Target::Path { .. } if headers::wants_upgrade(&parts.headers) => Wants::Upgrade,
-            Target::Path { .. } => Wants::Response,
-        };
         // Registered first, decided second: a policy pushed in between finds the request.
         self.live.set_request(Some(Arc::clone(&line)));
-        if let Admission::Refuse(denial) = self.gate.admit(&line, wants) {
-            // An unread body is never taken for the next request: the connection ends with the answer.
-            let goes_on = body.is_end_stream() && !self.live.is_refused();
-            let after = if goes_on { After::KeepAlive } else { After::Close };
-            return reply::refused(StatusCode::FORBIDDEN, denial, after, exchange);
+        // An unread body is never taken for the next request: the connection ends with the answer.
+        let goes_on = body.is_end_stream() && !self.live.is_refused();
+        let after = if goes_on { After::KeepAlive } else { After::Close };
+        match self.gate.admit(&line) {
+            Admission::Forward => {}
+            Admission::Refuse(denial) => {
+                return reply::refused(StatusCode::FORBIDDEN, denial, after, exchange);
+            }
+            Admission::Unsupported(denial) => {
+                return reply::refused(StatusCode::NOT_IMPLEMENTED, denial, After::Close, exchange);
+            }
         }
         match self.prepare(parts, body, &line) {
             Ok(request) => self.forward(request, number, &line, exchange).await,
-            Err(flaw) => {
+            Err(Unready::Withdrawn(denial)) => {
+                reply::refused(StatusCode::FORBIDDEN, denial, After::Close, exchange)
+            }
+            Err(Unready::Flawed(flaw)) => {
                 let start = line.path().as_bytes().to_vec();
                 self.flawed(&Report { flaw, request: number, start }, Some(&line), exchange)
             }
@@ -142,12 +128,10 @@ impl Session {
         mut parts: Parts,
         body: Incoming,
         line: &RequestLine,
-    ) -> Result<Request<RequestBody>, Flaw> {
-        headers::clean_request(&mut parts.headers);
+    ) -> Result<Request<RequestBody>, Unready> {
         parts.headers.remove(TRANSFER_ENCODING);
-        headers::set_host(&mut parts.headers, &line.host.to_string());
-        self.gate.mark(&mut parts.headers);
-        parts.uri = line.forwarded()?;
+        self.gate.mark(line, &mut parts.headers).map_err(Unready::Withdrawn)?;
+        parts.uri = line.forwarded().map_err(Unready::Flawed)?;
         parts.version = Version::HTTP_11;
         Ok(Request::from_parts(parts, RequestBody::new(body)))
     }
@@ -224,6 +208,14 @@ impl Session {
             }
         }
     }
+}
+
+/// Why a request that was let through is not sent.
+enum Unready {
+    /// It has no form to be sent in.
+    Flawed(Flaw),
+    /// What made it pass is gone.
+    Withdrawn(audit::DenialId),
 }
 
 /// Why a request got no response.

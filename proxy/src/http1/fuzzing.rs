@@ -55,9 +55,9 @@ pub struct Line {
 ///
 /// # Errors
 /// The flaw's code, as the audit record carries it.
-pub fn line(parts: &Parts) -> Result<Line, &'static str> {
+pub fn line(parts: &mut Parts) -> Result<Line, &'static str> {
     let line = RequestLine::read(parts).map_err(super::Flaw::code)?;
-    let tunnel = line.as_policy().is_none();
+    let tunnel = line.beyond() == Some("connect");
     let forwarded = if tunnel { None } else { Some(line.forwarded().map_err(super::Flaw::code)?) };
     Ok(Line { host: line.host.to_string(), path: line.path().to_owned(), forwarded })
 }

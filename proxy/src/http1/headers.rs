@@ -45,23 +45,25 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     remove_named(trailers, |name| is_identity(name) || is_override(name) || FRONT_ONLY.contains(&name));
 }
 
-/// Tells our workload who called: Envoy's form, one element, never appended to what came.
-pub(crate) fn set_client_cert(headers: &mut HeaderMap, own: &SpiffeId, peer: &Peer) {
-    let text = format!("By={own};Hash={};URI={}", peer.fingerprint(), peer.id());
-    // A SPIFFE ID holds neither separators nor controls, so nothing needs quoting and this cannot fail.
-    if let Ok(value) = HeaderValue::try_from(text) {
-        headers.insert(CLIENT_CERT, value);
-    }
+/// Tells our workload who called: Envoy's form, one element, never appended to what came. Says whether it could:
+/// a SPIFFE ID holds neither separators nor controls, so nothing needs quoting.
+#[must_use]
+pub(crate) fn set_client_cert(headers: &mut HeaderMap, own: &SpiffeId, peer: &Peer) -> bool {
+    let value = HeaderValue::try_from(format!("By={own};Hash={};URI={}", peer.fingerprint(), peer.id()));
+    value.map(|value| headers.insert(CLIENT_CERT, value)).is_ok()
 }
 
-/// Returns whether the request asks to leave HTTP on this connection; `h2c` alone is not asked for, only offered.
-pub(crate) fn wants_upgrade(headers: &HeaderMap) -> bool {
-    headers.get_all(UPGRADE).iter().any(|value| {
-        let Ok(text) = value.to_str() else { return true };
-        text.split(',')
-            .map(str::trim)
-            .any(|protocol| !protocol.is_empty() && !protocol.eq_ignore_ascii_case("h2c"))
-    })
+/// Returns the protocol that the request asks to go on with, in lower case; of several the whole list, which no rule
+/// names. `h2c` alone is not asked for, only offered.
+pub(crate) fn wanted_upgrade(headers: &HeaderMap) -> Option<String> {
+    let mut wanted: Vec<String> = Vec::new();
+    for value in headers.get_all(UPGRADE) {
+        let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+        let named =
+            text.split(',').map(str::trim).filter(|protocol| !protocol.is_empty() && *protocol != "h2c");
+        wanted.extend(named.map(str::to_owned));
+    }
+    (!wanted.is_empty()).then(|| wanted.join(", "))
 }
 
 /// Sets the one host that policy saw.

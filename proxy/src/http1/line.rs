@@ -1,17 +1,27 @@
 //! The line of a request as policy sees it, as it is forwarded and as it is recorded: one structure for all three.
 
+use std::sync::{Arc, OnceLock};
+
 use http::{Method, Uri, header::HOST, request::Parts};
-use policy::{CanonicalHost, CanonicalPath};
+use policy::{CanonicalHost, CanonicalPath, RequestKind, Token};
 
-use super::flaw::Flaw;
+use super::{fields::Fields, flaw::Flaw, headers};
+use crate::jwt::Presented;
 
-/// Method, host and path in their one accepted form.
+/// Method, host and path in their one accepted form, and the fields that go on.
 #[derive(Debug, Clone)]
 pub(crate) struct RequestLine {
     pub(crate) method: Method,
     pub(crate) host: CanonicalHost,
     pub(crate) target: Target,
     pub(crate) user_agent: Option<String>,
+    /// The host as it was written.
+    authority: String,
+    /// The protocol that is to follow on the connection, in lower case.
+    upgrade: Option<String>,
+    fields: Fields,
+    /// What the token of the request proved when it was decided.
+    presented: OnceLock<Arc<Presented>>,
 }
 
 /// What a request names.
@@ -19,13 +29,13 @@ pub(crate) struct RequestLine {
 pub(crate) enum Target {
     /// A path, and how it came where that was different.
     Path { path: CanonicalPath, raw: Option<String> },
-    /// A connection to the host (CONNECT).
-    Tunnel,
+    /// A connection to the host (CONNECT). It names no path; rules about paths are asked about the root.
+    Tunnel { root: CanonicalPath },
 }
 
 impl RequestLine {
-    /// Reads the line from a head that the scanner let through.
-    pub(crate) fn read(parts: &Parts) -> Result<Self, Flaw> {
+    /// Reads the line from a head that the scanner let through, and leaves only the fields that are forwarded.
+    pub(crate) fn read(parts: &mut Parts) -> Result<Self, Flaw> {
         let authority = match parts.uri.authority() {
             Some(authority) => authority.as_str(),
             None => {
@@ -34,37 +44,104 @@ impl RequestLine {
             }
         };
         let host = CanonicalHost::parse(authority).map_err(|_| Flaw::HostInvalid)?;
-        let target = if parts.method == Method::CONNECT { Target::Tunnel } else { path(&parts.uri)? };
+        let target = if parts.method == Method::CONNECT { tunnel()? } else { path(&parts.uri)? };
         let user_agent = parts.headers.get(http::header::USER_AGENT).map(|value| {
             String::from_utf8_lossy(value.as_bytes().get(..MAX_USER_AGENT).unwrap_or(value.as_bytes()))
                 .into_owned()
         });
-        Ok(Self { method: parts.method.clone(), host, target, user_agent })
+        let (authority, upgrade) = (authority.to_owned(), headers::wanted_upgrade(&parts.headers));
+        // First, so that policy sees no field that the application does not.
+        headers::clean_request(&mut parts.headers);
+        headers::set_host(&mut parts.headers, &host.to_string());
+        Ok(Self {
+            method: parts.method.clone(),
+            authority,
+            host,
+            target,
+            user_agent,
+            upgrade,
+            fields: Fields::new(&parts.headers),
+            presented: OnceLock::new(),
+        })
     }
 
     /// Returns the path that policy matches; empty for a tunnel, which no path rule can match.
     pub(crate) fn path(&self) -> &str {
         match &self.target {
             Target::Path { path, .. } => path.as_str(),
-            Target::Tunnel => "",
+            Target::Tunnel { .. } => "",
         }
     }
 
-    /// Returns the request as policy sees it; none for a tunnel, about which policy has no rules.
-    pub(crate) fn as_policy(&self) -> Option<policy::Request<'_>> {
-        match &self.target {
-            Target::Path { path, .. } => {
-                Some(policy::Request::new(self.method.as_str(), Some(&self.host), path))
-            }
-            Target::Tunnel => None,
+    /// Returns the request as policy sees it.
+    pub(crate) fn as_policy<'a>(&'a self, presented: &'a Presented) -> policy::Request<'a> {
+        let path = match &self.target {
+            Target::Path { path, .. } | Target::Tunnel { root: path } => path,
+        };
+        policy::Request {
+            method: self.method.as_str(),
+            host: Some(&self.host),
+            path,
+            kind: self.kind(),
+            authority: Some(&self.authority),
+            // What is forwarded, whatever a mesh compares elsewhere: the application sees nothing else.
+            text: path.as_str(),
+            headers: &self.fields,
+            token: match presented {
+                Presented::Absent => Token::Absent,
+                Presented::Invalid(_) => Token::Invalid,
+                Presented::Verified(proven) => Token::Verified(proven.claims()),
+            },
         }
+    }
+
+    /// Returns what is asked of the connection.
+    pub(crate) fn kind(&self) -> RequestKind<'_> {
+        match (&self.target, &self.upgrade) {
+            (Target::Tunnel { .. }, _) => RequestKind::Connect { port: self.host.port() },
+            (Target::Path { .. }, Some(protocol)) => RequestKind::Upgrade { protocol },
+            (Target::Path { .. }, None) => RequestKind::Plain,
+        }
+    }
+
+    /// Returns what is asked for that no listener carries, as the record names it.
+    pub(crate) fn beyond(&self) -> Option<&'static str> {
+        match self.kind() {
+            RequestKind::Plain => None,
+            RequestKind::Upgrade { .. } => Some("upgrade"),
+            RequestKind::Connect { .. } => Some("connect"),
+        }
+    }
+
+    /// Returns the header fields as they came.
+    pub(crate) fn fields(&self) -> &Fields {
+        &self.fields
+    }
+
+    /// Returns the query of the target, without its question mark.
+    pub(crate) fn query(&self) -> Option<&str> {
+        match &self.target {
+            Target::Path { path, .. } => path.query(),
+            Target::Tunnel { .. } => None,
+        }
+    }
+
+    /// Returns what the request's token proved when the request was decided.
+    pub(crate) fn presented(&self) -> Option<&Arc<Presented>> {
+        self.presented.get()
+    }
+
+    /// Keeps what the request's token proved. The first word stays.
+    pub(crate) fn keep_presented(&self, presented: Arc<Presented>) {
+        // A second word would be that of another decision about the same request.
+        let _ = self.presented.set(presented);
     }
 
     /// Returns the request as the record shows it.
     pub(crate) fn as_audit(&self) -> audit::Http {
         let path_raw = match &self.target {
             Target::Path { raw, .. } => raw.as_ref().map(|raw| raw.clone().into_bytes()),
-            Target::Tunnel => None,
+            Target::Tunnel { .. } => None,
         };
         audit::Http {
             method: self.method.as_str().to_owned(),
@@ -79,9 +156,13 @@ impl RequestLine {
     pub(crate) fn forwarded(&self) -> Result<Uri, Flaw> {
         match &self.target {
             Target::Path { path, .. } => Uri::try_from(path.target().as_ref()).map_err(|_| Flaw::Target),
-            Target::Tunnel => Err(Flaw::Target),
+            Target::Tunnel { .. } => Err(Flaw::Target),
         }
     }
+}
+
+fn tunnel() -> Result<Target, Flaw> {
+    CanonicalPath::parse("/").map(|root| Target::Tunnel { root }).map_err(Flaw::Path)
 }
 
 fn path(uri: &Uri) -> Result<Target, Flaw> {

@@ -8,11 +8,12 @@ use std::{
 use audit::{DenialId, Reason, Stage};
 use http::HeaderMap;
 use identity::Peer;
-use policy::{AtConnect, Decision, Denial, DenyReason, Residual, Traffic};
+use policy::{AtConnect, Decision, Denial, Residual, Traffic};
 
-use super::{connection_of, explained, unavailable};
+use super::{explained, unavailable};
 use crate::{
-    http1::{Admission, Flaw, Gate, RequestLine, Wants, set_client_cert},
+    http1::{Admission, Flaw, Gate, RequestLine, remove_field, set_client_cert},
+    jwt::Presented,
     live::{Cut, Key},
     record::{Refusal, Trace},
     shared::Shared,
@@ -67,7 +68,7 @@ impl InboundGate {
     }
 
     pub(super) fn connection(&self) -> policy::Connection<'_> {
-        connection_of(&self.key, &self.peer)
+        self.key.as_policy(SystemTime::now())
     }
 
     pub(super) fn trace(&self) -> &Trace {
@@ -78,64 +79,62 @@ impl InboundGate {
     pub(super) fn refuse(&self, effective: &Effective, line: &RequestLine, denial: &Denial) -> DenialId {
         self.shared.metrics.request("denied");
         let generation = Arc::clone(&effective.generation);
-        let refusal = Refusal::by_policy(Stage::Request, denial, generation).with_http(line.as_audit());
-        self.trace.denied(refusal)
+        self.record(Refusal::by_policy(Stage::Request, denial, generation), line)
     }
 
-    /// No rule can speak of a tunnel: none allows it. What rules the whole connection out is named all the same.
-    fn refuse_tunnel(&self, effective: &Effective, line: &RequestLine) -> DenialId {
-        match super::at_connect(effective, &self.connection()) {
-            Err(denial) if denial.reason != DenyReason::NoAllowMatched => {
-                self.refuse(effective, line, &denial)
-            }
-            Ok(()) | Err(_) => self.not_permitted(line, "connect"),
-        }
-    }
-
-    /// Puts on record that a request asks for what no rule can grant.
-    fn not_permitted(&self, line: &RequestLine, code: &'static str) -> DenialId {
+    fn refuse_plainly(&self, reason: Reason, line: &RequestLine) -> DenialId {
         self.shared.metrics.request("denied");
-        let refusal = Refusal::plain(Stage::Request, Reason::NotPermitted(code));
-        self.trace.denied(refusal.with_http(line.as_audit()))
+        self.record(Refusal::plain(Stage::Request, reason), line)
+    }
+
+    fn record(&self, refusal: Refusal<'_>, line: &RequestLine) -> DenialId {
+        let jwt = line.presented().and_then(|presented| presented.as_audit());
+        self.trace.denied(refusal.with_http(line.as_audit()).with_jwt(jwt))
+    }
+
+    /// Finds out what the request's token proves, once for the request.
+    fn present(&self, effective: &Effective, line: &RequestLine) -> Arc<Presented> {
+        let presented = Arc::new(effective.tokens.judge(line, SystemTime::now()));
+        if let Some(outcome) = presented.outcome() {
+            self.shared.metrics.token(outcome);
+        }
+        line.keep_presented(Arc::clone(&presented));
+        presented
     }
 
     /// Decides about a request; a refusal is on record before this returns its name.
-    pub(super) fn refusal(&self, line: &RequestLine, wants: Wants) -> Option<DenialId> {
+    pub(super) fn judge(&self, line: &RequestLine) -> Admission {
         let effective = self.shared.state.now();
-        let Some(request) = line.as_policy() else {
-            return Some(self.refuse_tunnel(&effective, line));
-        };
-        match (self.decide(&effective, &request), wants.beyond()) {
-            (Decision::Allow(_), Some(code)) => Some(self.not_permitted(line, code)),
-            (Decision::Deny(denial), Some(code)) if denial.reason == DenyReason::NoAllowMatched => {
-                Some(self.not_permitted(line, code))
-            }
-            (Decision::Deny(denial), _) => {
+        let presented = self.present(&effective, line);
+        let request = line.as_policy(&presented);
+        match self.decide(&effective, &request) {
+            Decision::Deny(denial) => {
                 let traffic = Traffic::HttpRequest(request);
                 let denial = explained(&effective, &self.connection(), traffic, denial);
-                Some(self.refuse(&effective, line, &denial))
+                Admission::Refuse(self.refuse(&effective, line, &denial))
             }
-            (Decision::Allow(allowed), None) => {
+            Decision::Allow(allowed) => {
+                // The rules allow it, but no listener carries it: nothing of it passes.
+                if let Some(code) = line.beyond() {
+                    return Admission::Unsupported(self.refuse_plainly(Reason::NotPermitted(code), line));
+                }
                 if let Some(denial) = &allowed.shadow {
                     let generation = Arc::clone(&effective.generation);
-                    let refusal = Refusal::by_policy(Stage::Request, denial, generation).shadow();
-                    self.trace.denied(refusal.with_http(line.as_audit()));
+                    self.record(Refusal::by_policy(Stage::Request, denial, generation).shadow(), line);
                 }
-                None
+                Admission::Forward
             }
         }
     }
 }
 
 impl Gate for InboundGate {
-    fn admit(&self, line: &RequestLine, wants: Wants) -> Admission {
-        match self.refusal(line, wants) {
-            Some(denial) => Admission::Refuse(denial),
-            None => {
-                self.shared.metrics.request("allowed");
-                Admission::Forward
-            }
+    fn admit(&self, line: &RequestLine) -> Admission {
+        let admission = self.judge(line);
+        if admission == Admission::Forward {
+            self.shared.metrics.request("allowed");
         }
+        admission
     }
 
     fn malformed(&self, flaw: Flaw, start: &[u8], line: Option<&RequestLine>) -> DenialId {
@@ -145,10 +144,20 @@ impl Gate for InboundGate {
         self.trace.denied(refusal.with_http(http))
     }
 
-    fn mark(&self, headers: &mut HeaderMap) {
-        if let Some(identity) = &self.shared.state.now().identity {
-            set_client_cert(headers, identity.id(), &self.peer);
+    fn mark(&self, line: &RequestLine, headers: &mut HeaderMap) -> Result<(), DenialId> {
+        // Our identity may have been withdrawn since the decision: who called whom cannot be said then.
+        let Some(identity) = &self.shared.state.now().identity else {
+            return Err(self.refuse_plainly(Reason::TrustWithdrawn, line));
+        };
+        if let Some(Presented::Verified(proven)) = line.presented().map(|presented| &**presented)
+            && let Some(name) = proven.strip()
+        {
+            remove_field(headers, name);
         }
+        if !set_client_cert(headers, identity.id(), &self.peer) {
+            return Err(self.refuse_plainly(Reason::TrustWithdrawn, line));
+        }
+        Ok(())
     }
 
     fn upstream_failed(&self, error: &'static str) {

@@ -11,7 +11,7 @@ use policy::{Denial, Traffic};
 
 use super::{explained, gate::InboundGate};
 use crate::{
-    http1::{Admission, Flaw, Gate, RequestLine, Wants},
+    http1::{Admission, Flaw, Gate, RequestLine},
     live::Cut,
     record::Refusal,
     state::Effective,
@@ -48,20 +48,22 @@ impl RefusedGate {
 }
 
 impl Gate for RefusedGate {
-    fn admit(&self, line: &RequestLine, wants: Wants) -> Admission {
-        let denial = self.once(|| match self.gate.refusal(line, wants) {
-            Some(denial) => denial,
+    fn admit(&self, line: &RequestLine) -> Admission {
+        Admission::Refuse(self.once(|| match self.gate.judge(line) {
+            Admission::Refuse(denial) | Admission::Unsupported(denial) => denial,
             // Policies that came since would allow it; they speak for the next connection.
-            None => self.gate.refuse(&self.effective, line, &self.denial),
-        });
-        Admission::Refuse(denial)
+            Admission::Forward => self.gate.refuse(&self.effective, line, &self.denial),
+        }))
     }
 
     fn malformed(&self, flaw: Flaw, start: &[u8], line: Option<&RequestLine>) -> DenialId {
         self.once(|| self.gate.malformed(flaw, start, line))
     }
 
-    fn mark(&self, _: &mut HeaderMap) {}
+    fn mark(&self, line: &RequestLine, _: &mut HeaderMap) -> Result<(), DenialId> {
+        // Reached by no request: none is forwarded.
+        Err(self.once(|| self.gate.refuse(&self.effective, line, &self.denial)))
+    }
 
     fn upstream_failed(&self, _: &'static str) {}
 

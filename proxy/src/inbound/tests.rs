@@ -89,7 +89,7 @@ async fn trust_that_is_withdrawn_between_handshake_and_registration_is_noticed()
         let anchors = used.credentials.anchors();
         let peer =
             identity::verify(&chain[0], &[], anchors, identity::Role::Client, SystemTime::now()).unwrap();
-        let key = Key { role: Role::InboundTcp, peer: Some(peer.id().clone()), source: None, port: 1 };
+        let key = Key::new(Role::InboundTcp, Some(peer.id().clone()), None, 1);
         let proof = Some(Proof { peer: peer.clone(), chain });
         let entry = Entry { key, proof, opened: SystemTime::now(), waiting: Waiting::Relay };
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();

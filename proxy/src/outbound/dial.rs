@@ -160,12 +160,8 @@ impl Dialler {
         let trace = trace.answered_by(&peer);
         let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
         let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
-        let key = Key {
-            role: Role::Outbound,
-            peer: Some(peer.id().clone()),
-            source: None,
-            port: address.map_or(0, |address| address.port()),
-        };
+        let port = address.map_or(0, |address| address.port());
+        let key = Key::new(Role::Outbound, Some(peer.id().clone()), None, port);
         let entry = Entry { key, proof: Some(Proof { peer, chain }), opened: trace.opened_at(), waiting };
         let registered = self.shared.registry.register(entry);
         self.check_trust(&identity, &registered, &trace)?;

@@ -6,7 +6,7 @@ use audit::{DenialId, Reason, Stage};
 use http::HeaderMap;
 
 use crate::{
-    http1::{Admission, Flaw, Gate, RequestLine, Wants},
+    http1::{Admission, Flaw, Gate, RequestLine},
     inbound::unread,
     live::Cut,
     record::{Refusal, Trace},
@@ -25,8 +25,8 @@ impl OutboundGate {
 }
 
 impl Gate for OutboundGate {
-    fn admit(&self, line: &RequestLine, wants: Wants) -> Admission {
-        match wants.beyond() {
+    fn admit(&self, line: &RequestLine) -> Admission {
+        match line.beyond() {
             None => Admission::Forward,
             Some(code) => {
                 let refusal = Refusal::plain(Stage::Request, Reason::NotPermitted(code));
@@ -41,7 +41,9 @@ impl Gate for OutboundGate {
         self.trace.denied(refusal.with_http(http))
     }
 
-    fn mark(&self, _: &mut HeaderMap) {}
+    fn mark(&self, _: &RequestLine, _: &mut HeaderMap) -> Result<(), DenialId> {
+        Ok(())
+    }
 
     fn upstream_failed(&self, error: &'static str) {
         tracing::debug!(connection = %self.trace.id, error, "no response from the service");

@@ -281,13 +281,47 @@ async fn tunnels_and_other_protocols_are_denied_and_h2c_is_not_offered_on() {
 
     assert!(connect.starts_with("HTTP/1.1 403 "), "{connect}");
     assert!(upgrade.starts_with("HTTP/1.1 403 "), "{upgrade}");
-    for code in ["connect", "upgrade"] {
-        stage.site.record(|record| record["unmapped"]["vouchsafe"]["code"] == code).await;
+    // A deny rule about paths speaks of a tunnel too: it may lead to any of them.
+    for (method, reason) in [("CONNECT", "explicit_deny"), ("GET", "no_allow_matched")] {
+        let denial = stage.site.record(|record| record["http_request"]["http_method"] == method).await;
+        assert_eq!(denial["status_detail"], reason, "{denial:#}");
     }
     assert!(offered.starts_with("HTTP/1.1 200 "), "{offered}");
     let received = stage.backend.received().to_lowercase();
     assert!(!received.contains("h2c") && !received.contains("http2"), "{received}");
-    stage.site.denial("not_permitted").await;
+}
+
+#[tokio::test]
+async fn a_tunnel_or_protocol_that_a_rule_allows_is_not_carried_and_nothing_of_it_passes() {
+    let allowed = "vouchsafe: policy/v1
+name: web
+protects: spiffe://prod.test/web
+allow:
+  - name: tunnels
+    from: [spiffe://prod.test/shop]
+    connect: {port: any, hosts: [db], to_ports: [5432]}
+  - name: sockets
+    from: [spiffe://prod.test/shop]
+    upgrade: {port: any, protocols: [websocket], paths: [/**]}
+";
+    let stage = Stage::of_policy(allowed, Backend::http(HELLO).await).await;
+
+    for (code, request) in [
+        ("connect", "CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\nbytes for the database"),
+        (
+            "upgrade",
+            "GET / HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\x01\x02",
+        ),
+    ] {
+        let answer = exchange(&stage, request.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 501 ") && answer.contains("denial_id"), "{code}: {answer}");
+        let denial = stage.site.record(|record| record["unmapped"]["vouchsafe"]["code"] == code).await;
+        assert_eq!(denial["status_detail"], "not_permitted", "{denial:#}");
+    }
+    let other =
+        exchange(&stage, b"CONNECT db:5433 HTTP/1.1\r\nhost: db:5433\r\nconnection: close\r\n\r\n").await;
+    assert!(other.starts_with("HTTP/1.1 403 "), "{other}");
+    assert_eq!(stage.backend.received(), "");
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ pub(crate) struct Setup {
     program: PathBuf,
     source: String,
     identity: Option<String>,
+    key_authorities: Option<PathBuf>,
     inbound: Vec<String>,
     outbound: Vec<String>,
 }
@@ -33,6 +34,7 @@ impl Setup {
             program: binary(),
             source: String::new(),
             identity: None,
+            key_authorities: None,
             inbound: Vec::new(),
             outbound: Vec::new(),
         }
@@ -55,6 +57,12 @@ impl Setup {
     /// Names the SVID to use where there are several.
     pub(crate) fn identity(mut self, spiffe_id: &str) -> Self {
         self.identity = Some(spiffe_id.to_owned());
+        self
+    }
+
+    /// Has the keys of token issuers fetched from servers that these authorities vouch for.
+    pub(crate) fn key_authorities(mut self, file: &Path) -> Self {
+        self.key_authorities = Some(file.to_owned());
         self
     }
 
@@ -93,6 +101,9 @@ impl Setup {
             format!("vouchsafe: proxy/v1\nsource: {}\npolicies: {}/policies\n", self.source, dir.display());
         if let Some(identity) = &self.identity {
             let _infallible = writeln!(text, "identity: {identity}");
+        }
+        if let Some(file) = &self.key_authorities {
+            let _infallible = writeln!(text, "jwt: {{trust_anchors: {}}}", file.display());
         }
         for (key, listeners) in [("inbound", &self.inbound), ("outbound", &self.outbound)] {
             if !listeners.is_empty() {

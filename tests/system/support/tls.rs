@@ -5,8 +5,9 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
     ClientConfig, ClientConnection, DigitallySignedStruct, DistinguishedName, ServerConfig, ServerConnection,
@@ -56,6 +57,25 @@ pub(crate) fn server_issuer(address: SocketAddr) -> String {
     // The OID authorityKeyIdentifier, then OCTET STRING, SEQUENCE and [0] with the identifier.
     let at = leaf.windows(5).position(|bytes| bytes == [0x06, 0x03, 0x55, 0x1d, 0x23]).unwrap() + 5;
     leaf[at + 4..at + 4 + 22].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The configuration of an ordinary web server of that name, and its authority as PEM.
+pub(crate) fn web_server(name: &str) -> (Arc<ServerConfig>, String) {
+    let authority = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let root = params.self_signed(&authority).unwrap().pem();
+    let key = KeyPair::generate().unwrap();
+    let leaf = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    let leaf = leaf.signed_by(&key, &Issuer::new(params, authority)).unwrap();
+    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+    let config = ServerConfig::builder_with_provider(identity::crypto::provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![leaf.der().clone()], key)
+        .unwrap();
+    (Arc::new(config), root)
 }
 
 fn server_leaf(address: SocketAddr) -> CertificateDer<'static> {

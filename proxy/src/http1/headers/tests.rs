@@ -103,9 +103,17 @@ fn trailers_carry_no_framing_no_routing_and_no_identity() {
 
 #[test]
 fn an_offer_of_h2c_is_no_wish_to_leave_and_anything_else_is() {
-    for (value, wants) in
-        [("h2c", false), ("H2C", false), ("websocket", true), ("h2c, websocket", true), ("", false)]
-    {
-        assert_eq!(wants_upgrade(&map(&[("upgrade", value)])), wants, "{value}");
+    for (value, wanted) in [
+        ("h2c", None),
+        ("H2C", None),
+        ("", None),
+        (" , ", None),
+        ("WebSocket", Some("websocket")),
+        ("h2c, websocket", Some("websocket")),
+        ("websocket, Foo/2", Some("websocket, foo/2")),
+    ] {
+        assert_eq!(wanted_upgrade(&map(&[("upgrade", value)])).as_deref(), wanted, "{value}");
     }
+    let twice = map(&[("upgrade", "h2c"), ("upgrade", "a"), ("upgrade", "b")]);
+    assert_eq!(wanted_upgrade(&twice).as_deref(), Some("a, b"));
 }
