@@ -26,6 +26,7 @@ mod moment;
 mod net;
 mod path;
 mod recall;
+mod schema;
 mod selection;
 mod set;
 #[cfg(test)]
