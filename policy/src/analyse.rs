@@ -12,6 +12,7 @@ mod describe;
 mod diff;
 mod language;
 mod lines;
+mod lint;
 mod prove;
 mod reach;
 mod sample;
@@ -27,7 +28,9 @@ use identity::SpiffeId;
 use serde::Serialize;
 
 pub use budget::{Budget, DEFAULT_STEPS};
+pub use describe::Description;
 pub use diff::{Change, Diff, MAX_CHANGES, Obstacle, diff};
+pub use lint::{Finding, FindingKind, Lint, lint};
 pub use prove::{Broken, Cause, prove};
 pub use reach::{MAX_WAYS, Reach, Way, reach};
 pub use witness::{Witness, WitnessRequest, WitnessToken};

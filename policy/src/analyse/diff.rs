@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::blocks::{Block, remainder};
 use super::budget::{Budget, Spent};
-use super::scene::{Layout, Part, Scene, Standing, workloads};
+use super::scene::{Layout, Part, Scene, Standing, every_workload};
 use super::space::{Space, Survey};
 use super::witness::Witness;
 use super::{Terms, Unsettled};
@@ -92,8 +92,7 @@ impl fmt::Display for Change {
 pub fn diff(old: &PolicySet, new: &PolicySet, terms: Terms) -> Diff {
     let mut diff = Diff::default();
     let mut budget = terms.budget;
-    let patterns = old.policies().chain(new.policies()).flat_map(|policy| policy.protects());
-    let Ok(found) = workloads(patterns, &mut budget) else {
+    let Ok(found) = every_workload(&[old, new], None, &mut budget) else {
         diff.unsettled.push(Unsettled::cap(None));
         return diff;
     };
@@ -101,7 +100,7 @@ pub fn diff(old: &PolicySet, new: &PolicySet, terms: Terms) -> Diff {
     for workload in &found {
         let (before, after) = (Scene::new(old, workload, now), Scene::new(new, workload, now));
         if budget.share(|part| of_workload(&before, &after, &mut diff, part)).is_err() {
-            diff.unsettled.push(Unsettled::cap(Some(workload)));
+            diff.unsettled.push(Unsettled::cap(Some(&workload.id)));
         }
     }
     diff
@@ -112,7 +111,7 @@ fn of_workload(before: &Scene, after: &Scene, diff: &mut Diff, budget: &mut Budg
     before.survey(&mut survey);
     after.survey(&mut survey);
     let space = survey.space(budget)?;
-    diff.unsettled.extend(space.unsettled().iter().map(|what| Unsettled::doubt(&before.to, what)));
+    diff.unsettled.extend(space.unsettled().iter().map(|what| Unsettled::doubt(&before.to.id, what)));
     let (old, new) = (before.layout(&space, budget)?, after.layout(&space, budget)?);
     let (before, after) = (Side { scene: before, layout: &old }, Side { scene: after, layout: &new });
     let mut gained = Changes { space: &space, found: Vec::new(), doubts: Vec::new() };
@@ -198,7 +197,7 @@ impl Changes<'_> {
         if self.found.iter().any(same) {
             return;
         }
-        let to = &passing.scene.to;
+        let to = &passing.scene.to.id;
         let shown = passing.scene.passing(self.space, left);
         match shown.filter(|(witness, _)| refusing.scene.refuses(witness)) {
             Some((witness, _)) => {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::blocks::remainder;
 use super::budget::{Budget, Spent};
-use super::scene::{Scene, workloads};
+use super::scene::{Scene, every_workload};
 use super::space::Survey;
 use super::witness::Witness;
 use super::{Terms, Unsettled};
@@ -75,16 +75,14 @@ pub fn prove(set: &PolicySet, terms: Terms) -> Vec<Broken> {
     if guarantees.is_empty() {
         return Vec::new();
     }
-    let about = guarantees.iter().flat_map(|promise| &promise.guarantee.to);
-    let patterns = set.policies().flat_map(|policy| policy.protects()).chain(about);
-    let Ok(found) = workloads(patterns, &mut budget) else {
+    let Ok(found) = every_workload(&[set], None, &mut budget) else {
         return guarantees.iter().map(|promise| promise.unsettled(Unsettled::cap(None))).collect();
     };
     let mut broken: Vec<Option<Broken>> = vec![None; guarantees.len()];
     for workload in &found {
         let open: Vec<usize> = (0..)
             .zip(guarantees.iter().zip(&broken))
-            .filter(|(_, (promise, broken))| broken.is_none() && promise.is_about(workload))
+            .filter(|(_, (promise, broken))| broken.is_none() && promise.is_about(&workload.id))
             .map(|(number, _)| number)
             .collect();
         if open.is_empty() {
@@ -94,7 +92,7 @@ pub fn prove(set: &PolicySet, terms: Terms) -> Vec<Broken> {
         let promises: Vec<&Promise<'_>> = open.iter().filter_map(|number| guarantees.get(*number)).collect();
         let found = budget.share(|part| of_workload(&scene, &promises, part));
         let found = found.unwrap_or_else(|Spent| {
-            let cap = || Some(Unsettled::cap(Some(workload)));
+            let cap = || Some(Unsettled::cap(Some(&workload.id)));
             promises.iter().map(|promise| cap().map(|cap| promise.unsettled(cap))).collect()
         });
         for (number, found) in open.into_iter().zip(found) {
@@ -146,7 +144,7 @@ fn of_workload(
     let mut answers = Vec::new();
     for promise in promises {
         let mut answer =
-            space.unsettled().first().map(|what| promise.unsettled(Unsettled::doubt(&scene.to, what)));
+            space.unsettled().first().map(|what| promise.unsettled(Unsettled::doubt(&scene.to.id, what)));
         let forbidden = space.blocks(&promise.guarantee.rule);
         let pairs = layout.grants.iter().flat_map(|grant| forbidden.iter().map(move |block| (grant, block)));
         for (grant, block) in pairs {
@@ -163,7 +161,7 @@ fn of_workload(
                     break;
                 }
                 None => {
-                    let doubt = Unsettled::doubt(&scene.to, "an access that the guarantee is about");
+                    let doubt = Unsettled::doubt(&scene.to.id, "an access that the guarantee is about");
                     answer = Some(promise.unsettled(doubt));
                 }
             }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::blocks::{Block, remainder};
 use super::budget::{Budget, Spent};
 use super::describe::{Description, describe};
-use super::scene::{Layout, Part, Scene, workloads};
+use super::scene::{Layout, Part, Scene, every_workload};
 use super::sets::AtomSet;
 use super::space::{PEER, Space, Survey};
 use super::witness::Witness;
@@ -49,20 +49,15 @@ pub struct Way {
 pub fn reach(set: &PolicySet, from: Option<&Caller>, to: Option<&IdPattern>, terms: Terms) -> Reach {
     let mut reach = Reach::default();
     let mut budget = terms.budget;
-    let patterns = set.policies().flat_map(|policy| policy.protects());
-    let found = match to {
-        Some(pattern) => workloads(patterns.chain([pattern]), &mut budget),
-        None => workloads(patterns, &mut budget),
-    };
-    let Ok(found) = found else {
+    let Ok(found) = every_workload(&[set], to, &mut budget) else {
         reach.unsettled.push(Unsettled::cap(None));
         return reach;
     };
-    for workload in found.iter().filter(|workload| to.is_none_or(|pattern| pattern.matches(workload))) {
+    for workload in found.iter().filter(|workload| to.is_none_or(|pattern| pattern.matches(&workload.id))) {
         let scene = Scene::new(set, workload, terms.moment.time());
         let answered = budget.share(|part| of_workload(&scene, from, &mut reach, part));
         if answered.is_err() {
-            reach.unsettled.push(Unsettled::cap(Some(workload)));
+            reach.unsettled.push(Unsettled::cap(Some(&workload.id)));
         }
     }
     reach
@@ -86,7 +81,7 @@ fn of_workload(
         Some(Caller::Ids(id)) => space.callers(id),
         Some(Caller::Unauthenticated) => space.unauthenticated(),
     };
-    let unsettled = space.unsettled().iter().map(|what| Unsettled::doubt(&scene.to, what));
+    let unsettled = space.unsettled().iter().map(|what| Unsettled::doubt(&scene.to.id, what));
     reach.unsettled.extend(unsettled);
     let question = Question { scene, space: &space, taken: layout.taken(&space), layout: &layout };
     let mut last: Option<&Part<'_>> = None;
@@ -125,7 +120,7 @@ impl Question<'_> {
         let Some((witness, _)) = self.scene.passing(self.space, &left) else {
             let rule =
                 grant.reference().map_or_else(|| "what no rule refuses".to_owned(), |rule| rule.to_string());
-            reach.unsettled.push(Unsettled::doubt(&self.scene.to, rule));
+            reach.unsettled.push(Unsettled::doubt(&self.scene.to.id, rule));
             return Ok(false);
         };
         if reach.ways.len() >= MAX_WAYS {
@@ -138,7 +133,7 @@ impl Question<'_> {
         cut_by.dedup();
         let from = self.callers(grant, &block, budget)?;
         let rule = grant.reference();
-        let (to, asks) = (self.scene.to.clone(), describe(grant.rule));
+        let (to, asks) = (self.scene.to.id.clone(), describe(grant.rule));
         reach.ways.push(Way { to, rule, from, asks, cut_by, witness });
         Ok(true)
     }

@@ -1,47 +1,28 @@
-//! The workloads of a question, and what the policies of one amount to: what grants, and what refuses.
+//! What the policies of one workload amount to: what grants, and what refuses.
 
-use std::collections::HashMap;
+mod workloads;
+
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use identity::SpiffeId;
+pub(super) use workloads::every_workload;
 
 use super::blocks::Block;
 use super::budget::{Budget, Spent};
-use super::language::{Pattern, Universe, partition};
 use super::space::{Space, Survey};
-use super::witness::Witness;
+use super::witness::{View, Witness};
 use crate::decision::{Decision, RuleRef};
 use crate::document::{Effect, Rule};
-use crate::pattern::IdPattern;
+use crate::mesh::Workload;
 use crate::set::PolicySet;
 use crate::workload::WorkloadPolicies;
 
-/// One workload for each combination of patterns that a workload can satisfy.
-pub(super) fn workloads<'p>(
-    patterns: impl Iterator<Item = &'p IdPattern>,
-    budget: &mut Budget,
-) -> Result<Vec<SpiffeId>, Spent> {
-    let mut numbers: HashMap<Pattern, ()> = HashMap::new();
-    let mut list = Vec::new();
-    for pattern in patterns.map(Pattern::ids) {
-        if numbers.insert(pattern.clone(), ()).is_none() {
-            list.push(pattern);
-        }
-    }
-    let atoms = partition(Universe::Ids, &list, budget)?.atoms;
-    let named = atoms.into_iter().filter(|atom| !atom.patterns.is_empty());
-    // What has no ID short enough is no workload.
-    let mut ids: Vec<SpiffeId> = named.filter_map(|atom| SpiffeId::parse(&atom.witness).ok()).collect();
-    ids.sort();
-    Ok(ids)
-}
-
 /// What stands before one workload at one moment.
 pub(super) struct Scene {
-    pub(super) to: SpiffeId,
-    pub(super) now: SystemTime,
-    pub(super) policies: WorkloadPolicies,
+    pub(super) to: Workload,
+    now: SystemTime,
+    view: View,
+    policies: WorkloadPolicies,
     rules: Vec<Arc<Rule>>,
     standing: Standing,
     refuses_invalid_tokens: bool,
@@ -59,8 +40,8 @@ pub(super) enum Standing {
 }
 
 impl Scene {
-    pub(super) fn new(set: &PolicySet, to: &SpiffeId, now: SystemTime) -> Self {
-        let policies = set.for_workload(to);
+    pub(super) fn new(set: &PolicySet, to: &Workload, now: SystemTime) -> Self {
+        let policies = set.protecting(to);
         let (rules, standing, refuses_invalid_tokens) = match policies.protected() {
             Err(_) => (Vec::new(), Standing::Unprotected, false),
             Ok(protected) => {
@@ -70,7 +51,13 @@ impl Scene {
                 (enforcing, standing, protected.refuses_invalid_tokens)
             }
         };
-        Self { to: to.clone(), now, policies, rules, standing, refuses_invalid_tokens }
+        let view = View::of(set);
+        Self { to: to.clone(), now, view, policies, rules, standing, refuses_invalid_tokens }
+    }
+
+    /// The rules that enforce.
+    pub(super) fn rules(&self) -> impl DoubleEndedIterator<Item = &Rule> {
+        self.rules.iter().map(|rule| &**rule)
     }
 
     pub(super) fn standing(&self) -> Standing {
@@ -108,7 +95,7 @@ impl Scene {
     /// An access of the block, on which the policies themselves agree that it passes.
     pub(super) fn passing(&self, space: &Space, block: &Block) -> Option<(Witness, Option<RuleRef>)> {
         let witness = Witness::new(&self.to, space.sample(block)?)?;
-        match witness.decide(&self.policies, self.now)? {
+        match witness.decide_by(&self.policies, self.view, self.now)? {
             Decision::Allow(allowed) => Some((witness, allowed.rule)),
             Decision::Deny(_) => None,
         }
@@ -116,7 +103,7 @@ impl Scene {
 
     /// The denial of an access, if the policies refuse it.
     pub(super) fn refuses(&self, witness: &Witness) -> bool {
-        witness.decide(&self.policies, self.now).is_some_and(|decision| !decision.is_allowed())
+        witness.decide_by(&self.policies, self.view, self.now).is_some_and(|decision| !decision.is_allowed())
     }
 }
 

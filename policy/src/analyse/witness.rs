@@ -1,5 +1,6 @@
 //! A concrete access that shows what an answer means. It can be put to the policies, and was.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
@@ -14,8 +15,11 @@ use crate::access::{CONNECT, Connection, PeerIdentity, Request, RequestKind, Tok
 use crate::claims::Claims;
 use crate::decision::Decision;
 use crate::host::CanonicalHost;
+use crate::istio::istio_path;
+use crate::mesh::{PathNormalization, Workload};
 use crate::net::ANY_ADDRESS;
 use crate::path::CanonicalPath;
+use crate::set::{PolicySet, SetKind};
 use crate::workload::WorkloadPolicies;
 
 /// A concrete access. As JSON it is a question that `policy eval` reads.
@@ -23,6 +27,8 @@ use crate::workload::WorkloadPolicies;
 pub struct Witness {
     /// The workload that is called.
     pub to: SpiffeId,
+    /// The workload's labels, where they matter.
+    pub labels: BTreeMap<String, String>,
     /// Who calls; absent where nobody proved to be anybody.
     pub peer: Option<SpiffeId>,
     /// The address of the socket's other end.
@@ -64,18 +70,29 @@ pub enum WitnessToken {
 }
 
 impl Witness {
-    pub(crate) fn new(to: &SpiffeId, sample: Sample) -> Option<Self> {
+    pub(crate) fn new(to: &Workload, sample: Sample) -> Option<Self> {
         let peer = match &sample.peer {
             Some(id) => Some(SpiffeId::parse(id).ok()?),
             None => None,
         };
         let (source, destination) = (sample.source.unwrap_or(ANY_ADDRESS), sample.destination);
         let (port, sni) = (sample.port, sample.sni.clone());
-        Some(Self { to: to.clone(), peer, source, destination, port, sni, http: request(sample) })
+        let (to, labels) = (to.id.clone(), to.labels.clone());
+        Some(Self { to, labels, peer, source, destination, port, sni, http: request(sample) })
     }
 
-    /// Puts the access to the policies of the workload. Absent where no request can look like this.
-    pub fn decide(&self, policies: &WorkloadPolicies, now: SystemTime) -> Option<Decision> {
+    /// Puts the access to a set of policies. Absent where no request can look like this.
+    pub fn decide(&self, set: &PolicySet, now: SystemTime) -> Option<Decision> {
+        let workload = Workload { labels: self.labels.clone(), ..Workload::of(&self.to) };
+        self.decide_by(&set.protecting(&workload), View::of(set), now)
+    }
+
+    pub(super) fn decide_by(
+        &self,
+        policies: &WorkloadPolicies,
+        view: View,
+        now: SystemTime,
+    ) -> Option<Decision> {
         let peer = self.peer.as_ref().map_or(PeerIdentity::Unauthenticated, PeerIdentity::Authenticated);
         let connection = Connection {
             destination: self.destination,
@@ -84,8 +101,21 @@ impl Witness {
         };
         match &self.http {
             None => Some(policies.decide_tcp(&connection)),
-            Some(http) => http.decide(policies, &connection),
+            Some(http) => http.decide(policies, view, &connection),
         }
+    }
+}
+
+/// How a set looks at requests.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View {
+    kind: SetKind,
+    normalization: PathNormalization,
+}
+
+impl View {
+    pub(super) fn of(set: &PolicySet) -> Self {
+        Self { kind: set.kind(), normalization: set.mesh().path_normalization }
     }
 }
 
@@ -117,11 +147,18 @@ fn request(sample: Sample) -> Option<WitnessRequest> {
 }
 
 impl WitnessRequest {
-    fn decide(&self, policies: &WorkloadPolicies, connection: &Connection<'_>) -> Option<Decision> {
-        let path = CanonicalPath::parse(&self.path).ok()?;
-        let host = match &self.host {
-            Some(host) => Some(CanonicalHost::parse(host).ok()?),
-            None => None,
+    fn decide(
+        &self,
+        policies: &WorkloadPolicies,
+        view: View,
+        connection: &Connection<'_>,
+    ) -> Option<Decision> {
+        let text = istio_path(view.normalization, &self.path);
+        let (path, host) = (CanonicalPath::parse(&self.path), self.host.as_deref().map(CanonicalHost::parse));
+        // Where no native rule looks at it, a path or host without a canonical form is not refused for that.
+        let (path, host) = match view.kind {
+            SetKind::Istio => (path.or_else(|_| CanonicalPath::parse("/")).ok()?, host.and_then(Result::ok)),
+            SetKind::Own => (path.ok()?, host.transpose().ok()?),
         };
         let upgrade = self.headers.iter().find(|(name, _)| name == "upgrade").map(|(_, value)| value);
         let kind = match upgrade {
@@ -146,7 +183,7 @@ impl WitnessRequest {
             path: &path,
             kind,
             authority: self.host.as_deref(),
-            text: &self.path,
+            text: &text,
             headers: &self.headers,
             token,
         };
@@ -183,6 +220,9 @@ impl fmt::Display for Witness {
             write!(f, " at {}", self.source)?;
         }
         write!(f, " to {}", self.to)?;
+        for (name, value) in &self.labels {
+            write!(f, " ({name}={value})")?;
+        }
         if let Some(destination) = self.destination {
             write!(f, " at {destination}")?;
         }

@@ -1,5 +1,7 @@
 //! Random policies over the whole language and accesses to try them with, out of a small world, so that they meet often.
 
+use std::collections::BTreeMap;
+
 use policy::analyse::{Witness, WitnessRequest, WitnessToken};
 use policy::strict::Source;
 use proptest::prelude::*;
@@ -327,6 +329,7 @@ fn access() -> impl Strategy<Value = Witness> {
     )
         .prop_map(|(to, peer, source, port, sni, http)| Witness {
             to,
+            labels: BTreeMap::new(),
             peer,
             source: source.parse().unwrap(),
             destination: None,
