@@ -14,6 +14,7 @@
 
 mod support;
 
+mod attributes;
 mod chaos;
 mod command_line;
 mod crash;
@@ -31,5 +32,6 @@ mod policies;
 mod python;
 mod refusals;
 mod rotation;
+mod tokens;
 mod tour;
 mod workload_api;

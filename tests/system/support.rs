@@ -11,5 +11,6 @@ pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod sidecar;
 pub(crate) mod tls;
+pub(crate) mod tokens;
 pub(crate) mod traffic;
 pub(crate) mod wait;

@@ -35,16 +35,7 @@ impl Site {
             let acceptor = tokio_rustls::TlsAcceptor::from(config);
             loop {
                 let (socket, _) = listener.accept().await.unwrap();
-                let (acceptor, answer) = (acceptor.clone(), answer.clone());
-                tokio::spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(socket).await else { return };
-                    let mut request = [0; 4096];
-                    let read = stream.read(&mut request).await.unwrap_or(0);
-                    let asked = String::from_utf8_lossy(&request[..read]).into_owned();
-                    assert!(asked.starts_with("GET /keys?a=b HTTP/1.1\r\nhost: localhost:"), "{asked}");
-                    let _ = stream.write_all(answer.as_bytes()).await;
-                    let _ = stream.shutdown().await;
-                });
+                tokio::spawn(serve(acceptor.clone(), socket, answer.clone()));
             }
         });
         Self { directory, port }
@@ -61,6 +52,16 @@ impl Site {
     async fn fetch(&self) -> Result<(KeySet, Duration), FetchError> {
         Fetcher::new(self.config()).fetch(&self.url()).await
     }
+}
+
+async fn serve(acceptor: tokio_rustls::TlsAcceptor, socket: TcpStream, answer: String) {
+    let Ok(mut stream) = acceptor.accept(socket).await else { return };
+    let mut request = [0; 4096];
+    let read = stream.read(&mut request).await.unwrap_or(0);
+    let asked = String::from_utf8_lossy(&request[..read]).into_owned();
+    assert!(asked.starts_with("GET /keys?a=b HTTP/1.1\r\nhost: localhost:"), "{asked}");
+    let _ = stream.write_all(answer.as_bytes()).await;
+    let _ = stream.shutdown().await;
 }
 
 fn server(anchors: &Path) -> Arc<rustls::ServerConfig> {
