@@ -153,13 +153,19 @@ impl Follower {
         Ok(false)
     }
 
+    /// Hands out `set`. What is handed out already, with the very same proof, is nobody's news.
     pub(crate) async fn hold(&self, set: HeldSet) {
-        tracing::info!(
-            number = set.manifest.number(),
-            generation = %set.manifest.generation(),
-            files = set.files.len(),
-            "policies taken from the CA"
-        );
+        let known = self.known.borrow().clone();
+        let held = known.policies.set();
+        if known.refused.is_none() && held.is_some_and(|held| held.signed == set.signed) {
+            return;
+        }
+        let (number, generation) = (set.manifest.number(), set.manifest.generation());
+        if held.is_some_and(|held| held.manifest.seen() == set.manifest.seen()) {
+            tracing::debug!(number, generation, "policies signed again");
+        } else {
+            tracing::info!(number, generation, files = set.files.len(), "policies taken from the CA");
+        }
         self.change(|known| {
             known.seen = Some(set.manifest.seen());
             known.policies = Policies::Set(Arc::new(set));

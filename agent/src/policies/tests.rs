@@ -188,6 +188,27 @@ async fn the_same_set_signed_again_is_taken_and_is_no_newer() {
 }
 
 #[tokio::test]
+async fn the_same_set_with_the_same_proof_is_nobodys_news() {
+    let node = Node::start(|_| Vec::new()).await;
+    let twice = || {
+        let mut set = held(&node.ca.script.authority, 4, &[A]);
+        set.signed.signature = vec![7];
+        set.signed.chain = Vec::new();
+        set
+    };
+    node.follower.hold(twice()).await;
+    let mut known = node.follower.known();
+    known.mark_unchanged();
+    let other = HeldSet { signed: SignedManifest { signature: vec![8], ..twice().signed }, ..twice() };
+
+    node.follower.hold(twice()).await;
+    let same = known.has_changed().unwrap();
+    node.follower.hold(other).await;
+
+    assert_eq!((same, known.has_changed().unwrap()), (false, true));
+}
+
+#[tokio::test]
 async fn an_administrators_fresh_token_lets_an_older_number_in() {
     let node = Node::start(|root| steps(root, 4, &[A])).await;
     node.holds(4).await;
