@@ -16,6 +16,7 @@ mod decision;
 mod document;
 mod eval;
 mod explain;
+mod format;
 mod host;
 mod index;
 mod istio;
@@ -49,6 +50,7 @@ pub use eval::{
     QuestionError, Reading, ShadowAnswer, WorkloadError, assumed_workload,
 };
 pub use explain::{ExplainedPolicy, Explanation, MAX_NEAR_MISSES, Step, Verdict};
+pub use format::format;
 pub use host::{CanonicalHost, HostError, MAX_HOST_BYTES};
 pub use learn::{
     GROUPED_FROM, Learned, Lessons, MAX_KEPT, Proposal, ProposedRequests, ProposedRule, RefusedCall,
@@ -60,6 +62,7 @@ pub use mesh::{Compat, Mesh, PathNormalization, Unselected, Workload};
 pub use net::{Network, NetworkError};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};
 pub use recall::Recalled;
+pub use schema::schema;
 pub use selection::{Selection, belongs_to_set};
 pub use set::PolicySet;
 pub use workload::{AtConnect, Residual, WorkloadPolicies};
