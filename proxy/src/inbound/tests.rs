@@ -72,6 +72,33 @@ fn identity_of(own: &Authority, roots: &[&Authority]) -> Arc<Identity> {
 }
 
 #[tokio::test]
+async fn a_request_is_refused_if_our_identity_went_before_it_was_forwarded() {
+    let (shared, ..) = shared();
+    let authority = Authority::new("one");
+    let own = identity_of(&authority, &[&authority]);
+    let chain = authority.svid(SHOP).chain().to_vec();
+    let anchors = own.credentials.anchors();
+    let peer = identity::verify(&chain[0], &[], anchors, identity::Role::Client, SystemTime::now()).unwrap();
+    let key = Key::new(Role::InboundHttp, Some(peer.id().clone()), None, 1);
+    let trace = Trace::begin(shared.log.clone(), Arc::clone(&shared.metrics), None);
+    let gate = gate::InboundGate::new(Arc::clone(&shared), trace, peer, key);
+    let request = http::Request::get("/x").header("host", "web").body(()).unwrap();
+    let line = http1::RequestLine::read(&mut request.into_parts().0).unwrap();
+    let mut headers = http::HeaderMap::new();
+
+    shared.state.store(Effective { identity: Some(own), ..Effective::default() });
+    let with = http1::Gate::mark(&gate, &line, &mut headers);
+    let told = headers.remove("x-forwarded-client-cert");
+    shared.state.store(Effective::default());
+    let without = http1::Gate::mark(&gate, &line, &mut headers);
+
+    assert!(with.is_ok() && told.unwrap().to_str().unwrap().ends_with(SHOP));
+    assert!(without.is_err() && headers.is_empty());
+    let refused = |count: &audit::Count| count.reason == Some("trust_withdrawn") && count.total == 1;
+    assert!(shared.log.counts().iter().any(refused), "{:?}", shared.log.counts());
+}
+
+#[tokio::test]
 async fn trust_that_is_withdrawn_between_handshake_and_registration_is_noticed() {
     let (shared, ..) = shared();
     let inbound = inbound(&shared);
