@@ -9,15 +9,18 @@
     reason = "a test stops at the first thing that is not as promised"
 )]
 
+#[path = "analyser/istio.rs"]
+mod istio;
 #[path = "analyser/world.rs"]
 mod world;
 
 use std::time::{Duration, SystemTime};
 
-use identity::SpiffeId;
 use policy::analyse::{Cause, Change, Terms, Witness, diff, prove, reach};
 use policy::strict::Source;
-use policy::{Checks, Decision, DenyReason, Options, PolicySet, compile_with};
+use policy::{
+    Checks, Decision, DenyReason, Mesh, Options, PathNormalization, PolicySet, Workload, compile_with,
+};
 use proptest::prelude::*;
 
 use world::{accesses, change, forbidding, policies, region, sources};
@@ -41,10 +44,11 @@ fn decide(set: &PolicySet, access: &Witness) -> Decision {
 }
 
 /// The policies that protect a workload, by which workloads are alike.
-fn alike(sets: [&PolicySet; 2], one: &SpiffeId, other: &SpiffeId) -> bool {
+fn alike(sets: [&PolicySet; 2], one: &Witness, other: &Witness) -> bool {
     sets.iter().all(|set| {
-        let names = |id: &SpiffeId| -> Vec<String> {
-            set.for_workload(id).policies().map(|policy| policy.name().to_owned()).collect()
+        let names = |access: &Witness| -> Vec<String> {
+            let workload = Workload { labels: access.labels.clone(), ..Workload::of(&access.to) };
+            set.protecting(&workload).policies().map(|policy| policy.name().to_owned()).collect()
         };
         names(one) == names(other)
     })
@@ -62,15 +66,37 @@ fn check_changes(
     }
     for access in accesses {
         if decide(passing, access).is_allowed() && !decide(refusing, access).is_allowed() {
-            let found = changes.iter().any(|change| alike([passing, refusing], &change.to, &access.to));
+            let found = changes.iter().any(|change| alike([passing, refusing], &change.witness, access));
             prop_assert!(found, "missed: {access}");
         }
     }
     Ok(())
 }
 
+fn load_istio(files: &[Source], path_normalization: PathNormalization) -> PolicySet {
+    let mesh = Mesh { path_normalization, trust_domain: "a.test".to_owned(), ..Mesh::default() };
+    let options = Options { mesh, ..Options::default() };
+    compile_with(files, &options).unwrap_or_else(|problems| panic!("{problems}"))
+}
+
 proptest! {
     #![proptest_config(cases(150))]
+
+    #[test]
+    fn a_diff_of_istios_files_misses_no_access_that_changes(
+        (old, new) in istio::change(),
+        accesses in accesses(),
+        merge: bool,
+    ) {
+        let mode = if merge { PathNormalization::MergeSlashes } else { PathNormalization::Base };
+        let (old, new) = (load_istio(&old, mode), load_istio(&new, mode));
+
+        let found = diff(&old, &new, Terms::default());
+
+        prop_assert_eq!(&found.unsettled, &vec![]);
+        check_changes(&found.gained, &new, &old, &accesses.0)?;
+        check_changes(&found.lost, &old, &new, &accesses.0)?;
+    }
 
     #[test]
     fn a_diff_misses_no_access_that_changes(
@@ -99,7 +125,7 @@ proptest! {
         }
         for access in &accesses.0 {
             let Decision::Allow(allowed) = decide(&set, access) else { continue };
-            let way = found.ways.iter().find(|way| way.rule == allowed.rule && alike([&set, &set], &way.to, &access.to));
+            let way = found.ways.iter().find(|way| way.rule == allowed.rule && alike([&set, &set], &way.witness, access));
             prop_assert!(way.is_some(), "missed: {access}");
             let from = &way.unwrap().from;
             let named = match &access.peer {

@@ -1,7 +1,5 @@
 //! Random policies over the whole language and accesses to try them with, out of a small world, so that they meet often.
 
-use std::collections::BTreeMap;
-
 use policy::analyse::{Witness, WitnessRequest, WitnessToken};
 use policy::strict::Source;
 use proptest::prelude::*;
@@ -326,10 +324,11 @@ fn access() -> impl Strategy<Value = Witness> {
         prop::sample::select(&[80u16, 81, 90, 443, 1000, 8080]),
         prop::option::weighted(0.3, prop::sample::select(&["s.test", "t.test", "u.test"])),
         prop::option::weighted(0.7, request()),
+        prop::option::of(prop::sample::select(&[("app", "a"), ("app", "b"), ("tier", "t")])),
     )
-        .prop_map(|(to, peer, source, port, sni, http)| Witness {
+        .prop_map(|(to, peer, source, port, sni, http, labels)| Witness {
             to,
-            labels: BTreeMap::new(),
+            labels: labels.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             peer,
             source: source.parse().unwrap(),
             destination: None,

@@ -9,7 +9,7 @@ use crate::analyse::scene::{Layout, Part, Scene, every_workload};
 use crate::analyse::space::{Space, Survey};
 use crate::analyse::{Instant, Terms, Unsettled};
 use crate::decision::RuleRef;
-use crate::document::{Effect, Mode};
+use crate::document::{Effect, Rule};
 use crate::set::PolicySet;
 
 /// Adds the rules that are of no use.
@@ -97,10 +97,7 @@ fn of_workload(scene: &Scene, uses: &mut BTreeMap<RuleRef, Use>, budget: &mut Bu
     let mut idle: BTreeSet<RuleRef> = BTreeSet::new();
     let rules: Vec<_> = scene.rules().collect();
     for rule in rules.into_iter().rev() {
-        let parts = match rule.effect {
-            Effect::Allow => &layout.grants,
-            Effect::Deny => &layout.refusals,
-        };
+        let parts = view.alike(rule);
         let own = |part: &&Part<'_>| part.rule.is_some_and(|other| other.reference == rule.reference);
         let blocks: Vec<&Block> = parts.iter().filter(own).map(|part| &part.block).collect();
         budget.spend(parts.len())?;
@@ -110,7 +107,7 @@ fn of_workload(scene: &Scene, uses: &mut BTreeMap<RuleRef, Use>, budget: &mut Bu
             Effect::Deny => Use::Some,
         };
         if answer == Use::Some {
-            answer = view.done_by_others(&blocks, &rule.reference, rule.mode, parts, &idle, budget)?;
+            answer = view.done_by_others(rule, &blocks, &idle, budget)?;
         }
         if answer != Use::Some {
             idle.insert(rule.reference.clone());
@@ -149,20 +146,27 @@ impl View<'_> {
         Ok(if by.is_empty() { Use::Empty } else { Use::Denied(by) })
     }
 
+    /// What rules of the same effect come to.
+    fn alike(&self, rule: &Rule) -> &[Part<'_>] {
+        match rule.effect {
+            Effect::Allow => &self.layout.grants,
+            Effect::Deny => &self.layout.refusals,
+        }
+    }
+
     fn done_by_others(
         &self,
+        rule: &Rule,
         blocks: &[&Block],
-        rule: &RuleRef,
-        mode: Mode,
-        parts: &[Part<'_>],
         idle: &BTreeSet<RuleRef>,
         budget: &mut Budget,
     ) -> Result<Use, Spent> {
         // A policy in shadow is there to repeat what another one does.
-        let others: Vec<(&RuleRef, &Block)> = parts
+        let others: Vec<(&RuleRef, &Block)> = self
+            .alike(rule)
             .iter()
             .filter_map(|part| part.rule.map(|other| (other, &part.block)))
-            .filter(|(other, _)| other.reference != *rule && other.mode == mode)
+            .filter(|(other, _)| other.reference != rule.reference && other.mode == rule.mode)
             .map(|(other, block)| (&other.reference, block))
             .filter(|(other, _)| !idle.contains(*other))
             .collect();

@@ -37,7 +37,7 @@ pub(in crate::analyse) fn every_workload(
     }
     let everywhere = scopes.iter().any(|scope| scope.within == Within::Mesh);
     let open = |set: &&PolicySet| set.kind() == SetKind::Istio && set.mesh().unselected == Unselected::Allow;
-    if everywhere || sets.iter().any(|set| open(&set)) {
+    if everywhere || sets.iter().any(open) {
         patterns.add(in_namespace("other", &domain));
         patterns.add(Pattern { alternatives: vec![vec![Step::Any(Class::Byte)]], case: Case::Sensitive });
     }
