@@ -40,7 +40,8 @@ pub(crate) struct Global {
     #[arg(hide_possible_values = true, help_heading = COMMON)]
     pub(crate) color: Colour,
     /// Which log lines are written to stderr, as `level` or `target=level,...`
-    #[arg(long, global = true, env = "VOUCHSAFE_LOG", value_name = "FILTER")]
+    // Not `--log`: that is the audit log of the commands that read one.
+    #[arg(long = "log-filter", global = true, env = "VOUCHSAFE_LOG", value_name = "FILTER")]
     #[arg(help_heading = COMMON)]
     pub(crate) log: Option<String>,
     /// How log lines are written: `text` or `json`

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use clap::Parser as _;
+use policy::strict::Source;
 
 use super::*;
 use crate::cli::{Cli, Command};
@@ -53,50 +54,11 @@ fn a_directory_has_the_generation_that_its_sidecar_shows_and_messages_a_path_to_
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("api.yaml"), POLICY).unwrap();
     let paths = [dir.path().to_owned()];
-    let sources = config::sources(&paths).unwrap();
+    let sources = files::sources(&paths).unwrap();
     let shown = policy::compile(&[Source::new("api.yaml", POLICY)]).unwrap().generation().to_owned();
 
-    assert_eq!(generation(&sources, &paths), Some(shown));
+    assert_eq!(files::generation(&sources, &paths), Some(shown));
     assert!(Path::new(&sources[0].name).is_file(), "{}", sources[0].name);
-}
-
-#[test]
-fn accepted_policies_are_counted_in_words_and_carry_their_generation_as_data() {
-    let set = policy::compile(&[Source::new("api.yaml", POLICY)]).unwrap();
-    let rows: Vec<PolicyRow> = set.policies().map(PolicyRow::new).collect();
-    let printed = |format| {
-        let mut bytes = Vec::new();
-        accepted(&mut bytes, format, &rows, Some("abc".to_owned())).unwrap();
-        String::from_utf8(bytes).unwrap()
-    };
-
-    let table = printed(Format::Table);
-    let data: serde_json::Value = serde_json::from_str(&printed(Format::Json)).unwrap();
-
-    assert!(table.ends_with("\n1 policy accepted, 2 tests passed\ngeneration abc\n"), "{table}");
-    assert_eq!((data["generation"].as_str(), data["items"][0]["name"].as_str()), (Some("abc"), Some("api")));
-}
-
-#[test]
-fn a_directory_without_policies_is_told_and_not_taken_for_all_well() {
-    let dir = tempfile::tempdir().unwrap();
-
-    let flaws = config::sources(&[dir.path().to_owned()]).unwrap_err();
-
-    assert!(flaws.to_string().contains("holds no YAML file"), "{flaws}");
-}
-
-#[test]
-fn hidden_and_other_files_are_not_looked_at() {
-    let dir = tempfile::tempdir().unwrap();
-    for name in ["api.yaml", ".api.yaml", "notes.txt", "b.yml"] {
-        fs::write(dir.path().join(name), POLICY).unwrap();
-    }
-
-    let sources = config::sources(&[dir.path().to_owned()]).unwrap();
-
-    let names: Vec<_> = sources.iter().map(|source| Path::new(&source.name).file_name().unwrap()).collect();
-    assert_eq!(names, ["api.yaml", "b.yml"]);
 }
 
 fn explained(from: &str, request: &[&str]) -> Exit {

@@ -1,0 +1,36 @@
+//! Arguments of the commands that write policy files or look at their text.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::Output;
+
+/// Arguments of `policy lint`.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyLint {
+    /// Policy files, or directories of them
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Files of registration entries, or directories of them: IDs that none of them has are told
+    #[arg(long, value_name = "PATH")]
+    pub(crate) entries: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+/// Arguments of `policy fmt`.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyFmt {
+    /// Policy files, or directories of them
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// Change nothing; list the files that are written otherwise and exit 3 if there are any
+    #[arg(long, conflicts_with = "write")]
+    pub(crate) check: bool,
+    /// Rewrite the files; without this and --check, one file is printed
+    #[arg(long)]
+    pub(crate) write: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}

@@ -1,0 +1,112 @@
+//! `policy diff`: every access that a change opens or closes, each with a request that shows it.
+//!
+//! What could not be settled counts as opened: a gate in front of a merge must not be passed by being hard to answer.
+
+use std::io::{self, Write};
+
+use policy::Options;
+use policy::analyse::{self, Change, Diff};
+use serde::Serialize;
+
+use super::files;
+use super::reach::terms;
+use super::words::counted;
+use crate::cli::policy::PolicyDiff;
+use crate::exit::{Exit, Failure, OrExit as _};
+use crate::output::{self, Format};
+
+pub(super) fn run(args: &PolicyDiff) -> Result<Exit, Failure> {
+    let load = |path: &std::path::PathBuf| {
+        files::compile(std::slice::from_ref(path), &Options::default()).or_exit(Exit::Unacceptable)
+    };
+    let (old, new) = (load(&args.old)?.set, load(&args.new)?.set);
+    let mut diff = analyse::diff(&old, &new, terms(args.at.as_ref()));
+    let exit = if diff.only_narrows() { Exit::Done } else { Exit::Found };
+    if args.only_narrows {
+        diff.lost.clear();
+    }
+    print(&mut output::stdout(), args.output.format, &diff)?;
+    Ok(exit)
+}
+
+fn print(to: &mut impl Write, format: Format, diff: &Diff) -> io::Result<()> {
+    match format {
+        Format::Json => output::json(to, &Tagged { schema: SCHEMA, only_narrows: diff.only_narrows(), diff }),
+        Format::Jsonl => {
+            for (kind, changes) in [("gained", &diff.gained), ("lost", &diff.lost)] {
+                for change in changes {
+                    serde_json::to_writer(&mut *to, &Line { schema: LINE, kind, change })?;
+                    writeln!(to)?;
+                }
+            }
+            for unsettled in &diff.unsettled {
+                serde_json::to_writer(&mut *to, &Open { schema: LINE, kind: "unsettled", unsettled })?;
+                writeln!(to)?;
+            }
+            Ok(())
+        }
+        Format::Table => table(to, diff),
+    }
+}
+
+fn table(to: &mut impl Write, diff: &Diff) -> io::Result<()> {
+    for (sign, changes) in [('+', &diff.gained), ('-', &diff.lost)] {
+        for change in changes {
+            let text = change.to_string();
+            for (number, line) in text.lines().enumerate() {
+                let lead = if number == 0 { sign } else { ' ' };
+                writeln!(to, "{lead} {}", audit::shown(line))?;
+            }
+        }
+    }
+    for unsettled in &diff.unsettled {
+        writeln!(to, "? {}", audit::shown(&unsettled.to_string()))?;
+    }
+    if diff.left_out > 0 {
+        writeln!(to, "and {} more", diff.left_out)?;
+    }
+    writeln!(to, "{}", verdict(diff))
+}
+
+fn verdict(diff: &Diff) -> String {
+    if diff.is_equivalent() {
+        return "nothing is gained".to_owned();
+    }
+    let lost = counted(diff.lost.len(), "kind of access", "kinds of access");
+    if diff.only_narrows() {
+        return format!("nothing is gained, {lost} lost: the change only narrows");
+    }
+    let gained = counted(diff.gained.len(), "kind of access", "kinds of access");
+    let open = match diff.unsettled.len() {
+        0 => String::new(),
+        count => format!(", {} not settled", counted(count, "question", "questions")),
+    };
+    format!("{gained} gained, {lost} lost{open}: the change may widen")
+}
+
+#[derive(Serialize)]
+struct Tagged<'a> {
+    schema: &'static str,
+    only_narrows: bool,
+    #[serde(flatten)]
+    diff: &'a Diff,
+}
+
+#[derive(Serialize)]
+struct Line<'a> {
+    schema: &'static str,
+    kind: &'static str,
+    #[serde(flatten)]
+    change: &'a Change,
+}
+
+#[derive(Serialize)]
+struct Open<'a> {
+    schema: &'static str,
+    kind: &'static str,
+    #[serde(flatten)]
+    unsettled: &'a analyse::Unsettled,
+}
+
+const SCHEMA: &str = "vouchsafe/policy-diff/v1";
+const LINE: &str = "vouchsafe/policy-change/v1";
