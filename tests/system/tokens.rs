@@ -137,13 +137,13 @@ fn keys_that_change_in_the_file_are_taken_over() {
 
     callee.sidecar.policy("keys.json", &key_set(&[&old, &new]));
     within(IN_FORCE, "the new key counts beside the old", || {
-        (settle_or_cut(&callee, &by_new) == 200).then_some(())
+        (settle_status(&callee, &[&by_new]) == 200).then_some(())
     });
     assert_eq!(settle(&callee, &[&by_old]).status, 200);
 
     callee.sidecar.policy("keys.json", &key_set(&[&new]));
     within(IN_FORCE, "the old key counts no longer", || {
-        (settle_or_cut(&callee, &by_old) == 403).then_some(())
+        (settle_status(&callee, &[&by_old]) == 403).then_some(())
     });
     assert_eq!(settle(&callee, &[&by_new]).status, 200);
 }
@@ -193,6 +193,70 @@ fn keys_at_an_address_are_fetched_and_until_then_no_token_counts() {
     assert_eq!(ask(&Signer::new("one").token(&claims(json!({})))), 403);
     assert!(sidecar.metric("vouchsafe_proxy_token_key_fetches_total", &["good"]) >= 1.0);
     assert!(sidecar.metric("vouchsafe_proxy_tokens_total", &["verified"]) >= 1.0);
+}
+
+#[test]
+fn istios_request_authentication_refuses_every_invalid_token_and_keeps_the_valid_one_from_the_application() {
+    let signer = Signer::new("one");
+    let callee =
+        Callee::start("http", Backend::http(), |to, from, port| allow_all("api", to, from, "http", port));
+    callee.sidecar.policy("istio.yaml", &istio(&signer, ""));
+    callee.sidecar.remove_policy("api.yaml");
+    let good = bearer(&signer.token(&claims(json!({}))));
+    let endless = bearer(&signer.token(&claims(json!({ "exp": null }))));
+    let bad = bearer(&Signer::new("one").token(&claims(json!({}))));
+    within(IN_FORCE, "Istio's rules are in force", || (settle_status(&callee, &[]) == 403).then_some(()));
+    callee.backend.forget();
+
+    assert_eq!(settle(&callee, &[&good]).status, 200);
+    assert_eq!(settle(&callee, &[&endless]).status, 200, "as Envoy has it");
+    assert_eq!(request(&callee, "GET /open/x", &[]).status, 200, "no token is needed there");
+    let seen = callee.backend.seen_text();
+    assert!(!seen.to_lowercase().contains("authorization"), "the application saw the token: {seen}");
+    callee.backend.forget();
+    let refused = request(&callee, "GET /open/x", &[&bad]);
+    assert_eq!(refused.status, 403, "an invalid token is refused even where none is needed");
+    assert_eq!(reason(&record_of(&callee, &refused)), "jwt_invalid");
+    assert_eq!(callee.backend.seen_text(), "");
+
+    callee.sidecar.policy("istio.yaml", &istio(&signer, "forwardOriginalToken: true"));
+    within(IN_FORCE, "the token goes on where Istio's file says so", || {
+        callee.backend.forget();
+        let status = settle_status(&callee, &[&good]);
+        (status == 200 && callee.backend.seen_text().to_lowercase().contains("authorization: bearer "))
+            .then_some(())
+    });
+}
+
+/// Istio's files: a token for `/settle`, none for `/open`.
+fn istio(signer: &Signer, more: &str) -> String {
+    format!(
+        "apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {{name: login, namespace: shop}}
+spec:
+  jwtRules:
+    - issuer: {ISSUER}
+      audiences: [payments]
+      jwks: '{}'
+      {more}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {{name: api, namespace: shop}}
+spec:
+  action: ALLOW
+  rules:
+    - from:
+        - source:
+            requestPrincipals: [{ISSUER}/ann-the-subject]
+      to:
+        - operation: {{paths: [/settle/*]}}
+    - to:
+        - operation: {{paths: [/open/*]}}
+",
+        key_set(&[signer])
+    )
 }
 
 /// A sidecar whose policy lets the caller settle with a token of this signer's, and read `/open` without.
@@ -258,8 +322,8 @@ fn settle(callee: &Callee, fields: &[&str]) -> Answer {
 }
 
 /// A reload may meet the request on its way and cut it.
-fn settle_or_cut(callee: &Callee, field: &str) -> u16 {
-    let text = text("POST /settle/1", &[field]);
+fn settle_status(callee: &Callee, fields: &[&str]) -> u16 {
+    let text = text("POST /settle/1", fields);
     tls::exchange(callee.inbound, &callee.caller, text.as_bytes()).map_or(0, |answer| answer.status)
 }
 

@@ -165,14 +165,16 @@ pub struct Seen {
 pub fn served(bytes: &[u8]) -> Vec<Seen> {
     let seen = RefCell::new(Vec::new());
     let service = service_fn(|request: Request<Incoming>| async {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let target = match parts.uri.path_and_query() {
             Some(target) => target.to_string(),
             None => parts.uri.to_string(),
         };
-        let line = proxy::fuzzing::line(&parts);
+        // Reading the line leaves only what is forwarded.
+        let headers = parts.headers.clone();
+        let line = proxy::fuzzing::line(&mut parts);
         let body = body.collect().await.ok().map(|body| body.to_bytes().to_vec());
-        seen.borrow_mut().push(Seen { method: parts.method, target, headers: parts.headers, line, body });
+        seen.borrow_mut().push(Seen { method: parts.method, target, headers, line, body });
         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
     });
     run(async {
