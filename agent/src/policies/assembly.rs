@@ -17,10 +17,11 @@ pub(crate) struct Assembly<'a> {
     begun: Option<Begun>,
 }
 
-struct Begun {
+/// A set whose manifest is verified, with the files that came so far.
+pub(crate) struct Begun {
     manifest: Manifest,
     signed: SignedManifest,
-    files: HashMap<String, Arc<HeldFile>>,
+    texts: HashMap<String, String>,
 }
 
 /// Why an offer of the CA was not taken.
@@ -93,37 +94,47 @@ impl<'a> Assembly<'a> {
         manifest
             .succeeds(known.seen.as_ref())
             .map_err(|source| TakeError::Replay { offered: manifest.seen(), source })?;
-        self.begun = Some(Begun { manifest, signed, files: HashMap::new() });
+        self.begun = Some(Begun { manifest, signed, texts: HashMap::new() });
         Ok(())
     }
 
     /// Takes a file of the set that was begun.
     pub(crate) fn file(&mut self, name: String, content: Vec<u8>) -> Result<(), TakeError> {
         let Some(begun) = &mut self.begun else { return Err(TakeError::Order { name }) };
-        let Some(wanted) = begun.manifest.file(&name).filter(|wanted| wanted.is(&content)) else {
+        if !begun.manifest.file(&name).is_some_and(|wanted| wanted.is(&content)) {
             return Err(TakeError::File { name });
-        };
+        }
         let Ok(text) = String::from_utf8(content) else { return Err(TakeError::File { name }) };
-        let file = HeldFile::new(wanted.sha256(), Source { name: name.clone(), text });
-        begun.files.insert(name, Arc::new(file));
+        begun.texts.insert(name, text);
         Ok(())
     }
 
-    /// Puts the set together, with the files that are held already.
-    pub(crate) fn end(&mut self, number: u64, known: &Known, now: SystemTime) -> Result<HeldSet, TakeError> {
-        let Some(begun) = self.begun.take().filter(|begun| begun.manifest.number() == number) else {
-            return Err(TakeError::End);
-        };
-        let Begun { manifest, signed, mut files } = begun;
+    /// Ends the set that was begun.
+    pub(crate) fn end(&mut self, number: u64) -> Result<Begun, TakeError> {
+        self.begun.take().filter(|begun| begun.manifest.number() == number).ok_or(TakeError::End)
+    }
+}
+
+impl Begun {
+    /// Puts the set together, with the files that are held already. Looks into every new file, which takes its time.
+    pub(crate) fn finish(self, known: &Known, now: SystemTime) -> Result<HeldSet, TakeError> {
+        let Self { manifest, signed, mut texts } = self;
         let held = known.policies.set().map(|set| set.by_hash()).unwrap_or_default();
-        let mut whole = Vec::with_capacity(manifest.files().len());
+        let mut files = Vec::with_capacity(manifest.files().len());
         for wanted in manifest.files() {
             let name = wanted.name();
-            let file = files.remove(name).or_else(|| held.get(wanted.sha256()).map(|file| file.named(name)));
-            whole.push(file.ok_or_else(|| TakeError::Missing { name: name.to_owned() })?);
+            let file = match (texts.remove(name), held.get(wanted.sha256())) {
+                (_, Some(held)) => held.named(name),
+                (Some(text), None) => {
+                    let source = Source { name: name.to_owned(), text };
+                    Arc::new(HeldFile::new(wanted.sha256(), source))
+                }
+                (None, None) => return Err(TakeError::Missing { name: name.to_owned() }),
+            };
+            files.push(file);
         }
         let same = known.policies.set().filter(|set| set.manifest.seen() == manifest.seen());
         let since = same.map_or_else(|| unix_seconds(now), |set| set.since);
-        Ok(HeldSet { manifest, signed, since, files: whole })
+        Ok(HeldSet { manifest, signed, since, files })
     }
 }

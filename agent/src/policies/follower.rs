@@ -146,7 +146,10 @@ impl Follower {
             }
             Step::File(file) => assembly.file(file.name, file.content)?,
             Step::End(end) => {
-                self.hold(assembly.end(end.number, &known, now)?).await;
+                let begun = assembly.end(end.number)?;
+                let finished = tokio::task::spawn_blocking(move || begun.finish(&known, now)).await;
+                let cut = |_| CallError::Unexpected { what: "policies while the agent goes down" };
+                self.hold(finished.map_err(cut)??).await;
                 return Ok(true);
             }
         }

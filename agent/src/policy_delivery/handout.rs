@@ -68,8 +68,9 @@ impl Handout {
             check_phase(&state)?;
             if self.has_news(&state, &known) {
                 self.attested.attest(&state).await?;
-                let parcel = self.pack(&state, &known).ok_or_else(no_identity)?;
+                let parcel = self.outline(&state, &known).ok_or_else(no_identity)?;
                 if self.told.as_ref().is_none_or(|told| !parcel.says_the_same_as(told)) {
+                    let parcel = parcel.packed();
                     self.queue = self.plan(&parcel);
                     self.told = Some(parcel);
                 }
@@ -91,11 +92,11 @@ impl Handout {
         if !self.attested.covers(state) {
             return true;
         }
-        self.pack(state, known).is_none_or(|parcel| !parcel.says_the_same_as(told))
+        self.outline(state, known).is_none_or(|parcel| !parcel.says_the_same_as(told))
     }
 
-    fn pack(&self, state: &State, known: &Known) -> Option<Parcel> {
-        Parcel::pack(state, &known.policies, self.attested.seen(), SystemTime::now())
+    fn outline(&self, state: &State, known: &Known) -> Option<Parcel> {
+        Parcel::outline(state, &known.policies, self.attested.seen(), SystemTime::now())
     }
 
     fn plan(&self, parcel: &Parcel) -> VecDeque<Next> {

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use identity::SpiffeId;
 
 use crate::matching;
-use crate::policies::{HeldSet, Policies};
+use crate::policies::{HeldFile, HeldSet, Policies};
 use crate::selector::SelectorSet;
 use crate::state::State;
 
@@ -40,8 +40,9 @@ pub(super) struct Workload {
 }
 
 impl Parcel {
-    /// Packs what a process with the selectors `seen` is handed at `now`; nothing for one without an identity.
-    pub(super) fn pack(
+    /// Says what a process with the selectors `seen` is handed at `now`, the files aside; nothing for one without an
+    /// identity.
+    pub(super) fn outline(
         state: &State,
         policies: &Policies,
         seen: &SelectorSet,
@@ -57,12 +58,21 @@ impl Parcel {
             Policies::None => return Some(Self::None),
             Policies::Set(set) => set.clone(),
         };
-        let concerned = |file: &crate::policies::HeldFile| ids.iter().any(|id| file.selection.includes(id));
-        let files =
-            set.files.iter().enumerate().filter(|(_, file)| concerned(file)).map(|(at, _)| at).collect();
         let (namespace, labels) = kubernetes(seen);
         let workload = |id| Workload { id, namespace: namespace.clone(), labels: labels.clone() };
-        Some(Self::Set(Contents { files, workloads: ids.into_iter().map(workload).collect(), set }))
+        let workloads = ids.into_iter().map(workload).collect();
+        Some(Self::Set(Contents { files: Vec::new(), workloads, set }))
+    }
+
+    /// Puts in the files that may concern one of the identities.
+    pub(super) fn packed(self) -> Self {
+        let Self::Set(contents) = self else { return self };
+        let Contents { set, workloads, .. } = contents;
+        let concerned =
+            |file: &HeldFile| workloads.iter().any(|workload| file.selection.includes(&workload.id));
+        let files =
+            set.files.iter().enumerate().filter(|(_, file)| concerned(file)).map(|(at, _)| at).collect();
+        Self::Set(Contents { set, files, workloads })
     }
 
     /// Whether a process that got `other` would learn nothing from this.

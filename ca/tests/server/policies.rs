@@ -107,6 +107,20 @@ async fn a_restart_goes_on_with_the_number_and_with_the_set_though_the_directory
     ca.stop().await;
 }
 
+#[test]
+fn a_check_says_what_is_wrong_in_the_policy_directory() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = ca::Config { policies: Some(dir.path().to_owned()), ..TestCa::config(dir.path()) };
+    let empty = ca::check(&config).unwrap_err();
+    std::fs::write(dir.path().join("bad.yaml"), "vouchsafe: policy/v1\nname: [\n").unwrap();
+    let bad = ca::check(&config).unwrap_err();
+    std::fs::write(dir.path().join("bad.yaml"), policy("api")).unwrap();
+
+    assert!(empty.to_string().contains("holds no policy file"), "{empty}");
+    assert!(bad.to_string().contains("bad.yaml:2"), "{bad}");
+    assert!(ca::check(&config).is_ok());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_empty_directory_hands_out_nothing_at_all() {
     let dir = tempfile::tempdir().unwrap();

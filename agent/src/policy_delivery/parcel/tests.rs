@@ -63,7 +63,7 @@ fn pack(policies: &Policies, unix: &[&str], kubernetes: &[&str]) -> Option<Parce
         serving(&Authority::new("root"), vec![entry("a", "/a", &["uid:1"]), entry("b", "/b", &["uid:2"])]);
     let unix = unix.iter().map(|value| Selector::new("unix", *value).unwrap());
     let seen = unix.chain(kubernetes.iter().map(|value| Selector::new("k8s", *value).unwrap())).collect();
-    Parcel::pack(&state, policies, &seen, SystemTime::now())
+    Parcel::outline(&state, policies, &seen, SystemTime::now()).map(Parcel::packed)
 }
 
 fn set() -> Policies {

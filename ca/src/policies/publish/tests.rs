@@ -1,6 +1,9 @@
 //! The publisher over a directory of the test's own, with the test in the place of the loop.
 
-use identity::TrustDomain;
+use identity::{
+    Anchors, BundleSet, TrustBundle, TrustDomain,
+    manifest::{SIDECARS, SignedManifest},
+};
 
 use super::*;
 use crate::{
@@ -74,11 +77,33 @@ async fn a_restart_goes_on_where_it_was() {
     assert_eq!((at_once, looked, again.number()), (2, 2, 3));
 }
 
+#[tokio::test]
+async fn a_new_authority_signs_the_same_set_again_under_its_number() {
+    let mut home = Home::new().await;
+    home.write("a.yaml", "a");
+    home.look().await.unwrap();
+    let first = home.signed();
+
+    let (half, late) = (SystemTime::now() + LIFE * 11 / 20, SystemTime::now() + LIFE * 9 / 10);
+    home.rotation.advance(half).await.unwrap();
+    home.rotation.advance(late).await.unwrap();
+    home.publisher.publish(late).unwrap();
+    let second = home.signed();
+
+    let bundle = home.publisher.signing.borrow().bundle.clone();
+    let (trust_domain, newest) = (bundle.trust_domain().clone(), bundle.x509_authorities()[0].clone());
+    let only = TrustBundle::new(trust_domain.clone(), vec![newest]).unwrap();
+    let anchors = Anchors::new(&BundleSet::from_iter([only]));
+    let verified = second.verify(&anchors, &trust_domain, SIDECARS, late).unwrap();
+    assert_eq!(verified.number(), 1);
+    assert!(first.verify(&anchors, &trust_domain, SIDECARS, late).is_err());
+}
+
 struct Home {
     dir: tempfile::TempDir,
     publisher: Publisher,
     published: watch::Receiver<Published>,
-    _rotation: Rotation,
+    rotation: Rotation,
     _writer: Writer,
 }
 
@@ -106,12 +131,12 @@ impl Home {
             Rotation::start(store.clone(), keys(), settings, authorities, now).await.unwrap();
         let signer = Signer::open(&keys(), trust_domain, LIFE).unwrap();
         let (publisher, published) = Publisher::start(signer, store, signing, policies);
-        Self { dir, publisher, published, _rotation: rotation, _writer: writer }
+        Self { dir, publisher, published, rotation, _writer: writer }
     }
 
     async fn reopen(self) -> Self {
-        let Self { dir, publisher, _rotation, _writer, .. } = self;
-        drop((publisher, _rotation));
+        let Self { dir, publisher, rotation, _writer, .. } = self;
+        drop((publisher, rotation));
         _writer.join();
         Self::open(dir).await
     }
@@ -120,6 +145,13 @@ impl Home {
         let policies = self.policies();
         self.publisher.take(&policies).await?;
         Ok(self.publisher.publish(SystemTime::now())?)
+    }
+
+    fn signed(&self) -> SignedManifest {
+        match &*self.published.borrow() {
+            Published::Set(held) => held.signed.clone(),
+            Published::None | Published::Pending => panic!("no set"),
+        }
     }
 
     fn number(&self) -> u64 {
