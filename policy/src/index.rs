@@ -1,7 +1,8 @@
 //! The rules that protect one workload, compiled: every dimension of an access is looked up once, and the answers are
 //! intersected as bits.
 //!
-//! Rules are numbered so that those of one section are neighbours, and within a section those that enforce come before
+//! Rules are numbered so that those of one section are neighbours, as are the sections that one kind of traffic needs: allow
+//! and deny for HTTP, deny and allow for TCP, of which HTTP needs the first three and TCP the last three. Within a section those that enforce come before
 //! those in shadow, the latter by the moment at which they will: whether a rule enforces is one comparison, and the
 //! first bit set in a section is the rule that decides. Nothing here allocates while deciding.
 
@@ -79,7 +80,7 @@ impl Index {
     pub(crate) fn build(rules: impl Iterator<Item = Arc<Rule>>) -> Self {
         let mut sections: [Vec<Arc<Rule>>; 4] = Default::default();
         for rule in rules {
-            let [tcp_deny, http_deny, http_allow, tcp_allow] = &mut sections;
+            let [http_allow, http_deny, tcp_deny, tcp_allow] = &mut sections;
             match (rule.effect, &rule.layer) {
                 (Effect::Deny, Layer::Tcp) => tcp_deny.push(rule),
                 (Effect::Deny, Layer::Http(_)) => http_deny.push(rule),
@@ -88,7 +89,7 @@ impl Index {
             }
         }
         let mut slots = Vec::new();
-        let [tcp_deny, http_deny, http_allow, tcp_allow] = sections.map(|rules| section(rules, &mut slots));
+        let [http_allow, http_deny, tcp_deny, tcp_allow] = sections.map(|rules| section(rules, &mut slots));
         let connection = ConnectionIndex::build(numbered(&slots));
         let request = RequestIndex::build(numbered(&slots));
         let size = Size::of(slots.len() / 64);
@@ -119,8 +120,9 @@ impl Index {
 
     fn tcp_by<const N: usize>(&self, connection: &Connection<'_>) -> Hits {
         let mut hits = Hits::default();
-        let (mut buffer, mut spare) = ([0u64; N], [0u64; N]);
-        for from in (0..self.tcp_allow.words.end).step_by(N) {
+        let mut spare = [0u64; N];
+        for from in (self.http_deny.words.start..self.tcp_allow.words.end).step_by(N) {
+            let mut buffer = [0u64; N];
             let (words, spare) = windows(&mut buffer, &mut spare, self.tcp_allow.words.end - from);
             self.connection.narrow(connection, from, words, spare);
             let fits = |rule| self.fits_opaque(rule, connection);
@@ -143,16 +145,16 @@ impl Index {
 
     fn http_connection_by<const N: usize>(&self, connection: &Connection<'_>, residual: &mut [u64]) -> Hits {
         let mut hits = Hits::default();
-        let (mut buffer, mut spare) = ([0u64; N], [0u64; N]);
-        let http = self.http_words();
-        for from in (0..http.end).step_by(N) {
-            let (words, spare) = windows(&mut buffer, &mut spare, http.end - from);
+        let mut spare = [0u64; N];
+        let (http, end) = (self.http_words(), self.tcp_deny.words.end);
+        for from in (http.start..end).step_by(N) {
+            let mut buffer = [0u64; N];
+            let (words, spare) = windows(&mut buffer, &mut spare, end - from);
             self.connection.narrow(connection, from, words, spare);
             self.at_connect.retain(from, words, |rule| self.fits_connection(rule, connection));
             first(&mut hits.tcp_deny, &self.tcp_deny, from, words, |_| true);
             first(&mut hits.http_allow, &self.http_allow, from, words, |_| true);
-            let kept = words.iter().skip(http.start.saturating_sub(from));
-            for (out, word) in residual.iter_mut().skip(from.saturating_sub(http.start)).zip(kept) {
+            for (out, word) in residual.iter_mut().skip(from - http.start).zip(words.iter()) {
                 *out = *word;
             }
         }
@@ -172,7 +174,7 @@ impl Index {
         let mut hits = Hits::default();
         let (mut buffer, mut spare) = ([0u64; N], [0u64; N]);
         for (chunk, source) in residual.chunks(N).enumerate() {
-            let from = self.http_deny.words.start + chunk * N;
+            let from = self.http_words().start + chunk * N;
             let (words, spare) = windows(&mut buffer, &mut spare, source.len());
             for (word, source) in words.iter_mut().zip(source) {
                 *word = *source;
@@ -196,17 +198,18 @@ impl Index {
 
     fn http_whole_by<const N: usize>(&self, connection: &Connection<'_>, request: &Request<'_>) -> Hits {
         let mut hits = Hits::default();
-        let (mut buffer, mut spare) = ([0u64; N], [0u64; N]);
-        let http = self.http_words();
-        for from in (0..http.end).step_by(N) {
-            let (words, spare) = windows(&mut buffer, &mut spare, http.end - from);
+        let mut spare = [0u64; N];
+        let (http, end) = (self.http_words(), self.tcp_deny.words.end);
+        for from in (http.start..end).step_by(N) {
+            let mut buffer = [0u64; N];
+            let (words, spare) = windows(&mut buffer, &mut spare, end - from);
             self.connection.narrow(connection, from, words, spare);
             first(&mut hits.tcp_deny, &self.tcp_deny, from, words, |rule| {
                 self.fits_connection(rule, connection)
             });
-            let skipped = http.start.saturating_sub(from).min(words.len());
-            let ((_, requests), (_, spare)) = (words.split_at_mut(skipped), spare.split_at_mut(skipped));
-            self.request.narrow(request, from + skipped, requests, spare);
+            let asked = http.end.saturating_sub(from).min(words.len());
+            let ((requests, _), (spare, _)) = (words.split_at_mut(asked), spare.split_at_mut(asked));
+            self.request.narrow(request, from, requests, spare);
             let fits = |rule| self.fits_connection(rule, connection) && self.fits_request(rule, request);
             first(&mut hits.http_deny, &self.http_deny, from, words, fits);
             first(&mut hits.http_allow, &self.http_allow, from, words, fits);
@@ -216,7 +219,7 @@ impl Index {
 
     /// The words of the rules that look at requests.
     pub(crate) fn http_words(&self) -> Range<usize> {
-        self.http_deny.words.start..self.http_allow.words.end
+        self.http_allow.words.start..self.http_deny.words.end
     }
 
     /// The rule with a number found in a section.

@@ -83,8 +83,7 @@ fn nothing_is_allocated_for_a_decision() {
     };
     for count in [10, 1_000, 10_000] {
         let policies = workload(count);
-        let last = count - 1;
-        let nothing = Err(DenyReason::NoAllowMatched);
+        let (last, nothing) = (count - 1, Err(DenyReason::NoAllowMatched));
 
         let sni = format!("api-{last}.example");
         let raw = Connection { port: 9090, sni: Some(&sni), ..connection(&client) };
@@ -94,67 +93,73 @@ fn nothing_is_allocated_for_a_decision() {
         let opaque = Err(DenyReason::ExplicitDeny);
         free("tcp, http deny", opaque, || policies.decide_tcp(&connection(&client)));
 
-        let (api, db) =
-            (CanonicalHost::parse("api.example").unwrap(), CanonicalHost::parse("db.example").unwrap());
-        let paths = ["/v1/tenant-{}/x", "/v1/tenant-{}/admin", "/h/x", "/t/x", "/ws", "/none"]
-            .map(|path| CanonicalPath::parse(&path.replace("{}", &last.to_string())).unwrap());
-        let [tenant, admin, header, token, socket, none] = &paths;
-        let fields = |tenant: usize| {
-            let field = |name: &str, value: String| (name.to_owned(), value);
-            vec![
-                field("X-Tenant", format!("t{tenant}")),
-                field("x-env", "prod".to_owned()),
-                field("x-env", "prod".to_owned()),
-                field("x-mode", "x, \"y,z\", b".to_owned()),
-                field("x-mode", "c".to_owned()),
-            ]
-        };
-        let (known, unknown) = (fields(last), fields(count));
-        let claims = |role: usize| {
-            let claims = json!({"iss": "https://i.test", "aud": ["x", "api"], "scope": "a read",
-                "realm": {"roles": ["x", format!("r{role}")]}, "n": 5});
-            Claims::verified(claims.as_object().unwrap().clone())
-        };
-        let (member, guest) = (claims(last), claims(count));
-        let plain = |path| Request { headers: &known, ..Request::new("GET", Some(&api), path) };
-        let requests = [
-            ("http, allowed", Ok("http"), plain(tenant)),
-            ("http, no rule", nothing, plain(none)),
-            ("http, denied", Err(DenyReason::ExplicitDeny), plain(admin)),
-            ("header, allowed", Ok("header"), plain(header)),
-            ("header, no rule", nothing, Request { headers: &unknown, ..plain(header) }),
-            ("token, allowed", Ok("token"), Request { token: Token::Verified(&member), ..plain(token) }),
-            ("token, no rule", nothing, Request { token: Token::Verified(&guest), ..plain(token) }),
-            (
-                "token, invalid",
-                Err(DenyReason::JwtInvalid),
-                Request { token: Token::Invalid, ..plain(token) },
-            ),
-            (
-                "tunnel, allowed",
-                Ok("tunnel"),
-                Request {
-                    kind: RequestKind::Connect { port: Some(5432) },
-                    ..Request::new("CONNECT", Some(&db), none)
-                },
-            ),
-            (
-                "upgrade, allowed",
-                Ok("upgrade"),
-                Request { kind: RequestKind::Upgrade { protocol: "websocket" }, ..plain(socket) },
-            ),
-        ];
-        let AtConnect::Residual(residual) = policies.at_connect(&connection(&client)) else {
-            panic!("the connection leaves requests open")
-        };
-        for (what, expected, request) in &requests {
-            free(&format!("{what}, {count}"), *expected, || {
-                policies.decide_http(&connection(&client), request)
-            });
-            let later = || residual.decide(request, SystemTime::UNIX_EPOCH);
-            free(&format!("{what}, residual, {count}"), *expected, later);
-        }
+        requests(count, &policies, &connection(&client));
         at_connect(count, &policies, &connection(&client));
+    }
+}
+
+/// Requests of every kind, decided with their connection and after it.
+fn requests(count: usize, policies: &WorkloadPolicies, connection: &Connection<'_>) {
+    let (last, nothing) = (count - 1, Err(DenyReason::NoAllowMatched));
+    let (api, db) =
+        (CanonicalHost::parse("api.example").unwrap(), CanonicalHost::parse("db.example").unwrap());
+    let paths = ["/v1/tenant-{}/x", "/v1/tenant-{}/admin", "/h/x", "/t/x", "/ws", "/none"]
+        .map(|path| CanonicalPath::parse(&path.replace("{}", &last.to_string())).unwrap());
+    let [tenant, admin, header, token, socket, none] = &paths;
+    let fields = |tenant: usize| {
+        let field = |name: &str, value: String| (name.to_owned(), value);
+        vec![
+            field("X-Tenant", format!("t{tenant}")),
+            field("x-env", "prod".to_owned()),
+            field("x-env", "prod".to_owned()),
+            field("x-mode", "x, \"y,z\", b".to_owned()),
+            field("x-mode", "c".to_owned()),
+        ]
+    };
+    let (known, unknown) = (fields(last), fields(count));
+    let claims = |role: usize| {
+        let claims = json!({"iss": "https://i.test", "aud": ["x", "api"], "scope": "a read",
+            "realm": {"roles": ["x", format!("r{role}")]}, "n": 5});
+        Claims::verified(claims.as_object().unwrap().clone())
+    };
+    let (member, guest) = (claims(last), claims(count));
+    let plain = |path| Request { headers: &known, ..Request::new("GET", Some(&api), path) };
+    let requests = [
+        ("http, allowed", Ok("http"), plain(tenant)),
+        ("http, no rule", nothing, plain(none)),
+        ("http, denied", Err(DenyReason::ExplicitDeny), plain(admin)),
+        ("header, allowed", Ok("header"), plain(header)),
+        ("header, no rule", nothing, Request { headers: &unknown, ..plain(header) }),
+        ("token, allowed", Ok("token"), Request { token: Token::Verified(&member), ..plain(token) }),
+        ("token, no rule", nothing, Request { token: Token::Verified(&guest), ..plain(token) }),
+        (
+            "token, invalid",
+            Err(DenyReason::JwtInvalid),
+            Request { token: Token::Invalid, ..plain(token) },
+        ),
+        (
+            "tunnel, allowed",
+            Ok("tunnel"),
+            Request {
+                kind: RequestKind::Connect { port: Some(5432) },
+                ..Request::new("CONNECT", Some(&db), none)
+            },
+        ),
+        (
+            "upgrade, allowed",
+            Ok("upgrade"),
+            Request { kind: RequestKind::Upgrade { protocol: "websocket" }, ..plain(socket) },
+        ),
+    ];
+    let AtConnect::Residual(residual) = policies.at_connect(connection) else {
+        panic!("the connection leaves requests open")
+    };
+    for (what, expected, request) in &requests {
+        free(&format!("{what}, {count}"), *expected, || {
+            policies.decide_http(connection, request)
+        });
+        let later = || residual.decide(request, SystemTime::UNIX_EPOCH);
+        free(&format!("{what}, residual, {count}"), *expected, later);
     }
 }
 

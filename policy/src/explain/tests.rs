@@ -1,12 +1,13 @@
 use std::time::{Duration, SystemTime};
 
 use identity::SpiffeId;
+use serde_json::json;
 
 use super::Verdict;
 use crate::strict::Source;
 use crate::{
-    CanonicalPath, Connection, Decision, Dimension, MAX_NEAR_MISSES, PeerIdentity, Request, Traffic,
-    WorkloadPolicies, compile,
+    CanonicalPath, Claims, Connection, Decision, Dimension, MAX_NEAR_MISSES, PeerIdentity, Request,
+    RequestKind, Token, Traffic, WorkloadPolicies, compile,
 };
 
 fn workload(rest: &str) -> WorkloadPolicies {
@@ -167,4 +168,117 @@ fn an_allowed_access_is_explained_by_its_rule() {
 
     assert!(matches!(explanation.decision, Some(Decision::Allow(_))));
     assert!(explanation.to_string().starts_with("allow by p/all (p.yaml:4)\n"), "{explanation}");
+}
+
+/// What may be changed about a plain request.
+#[derive(Default)]
+struct Change<'a> {
+    sni: Option<&'a str>,
+    kind: Option<RequestKind<'a>>,
+    method: Option<&'a str>,
+    headers: Vec<(String, String)>,
+    token: Option<Token<'a>>,
+}
+
+/// What is said of the only rule: the first thing that fails.
+fn said(rule: &str, change: Change<'_>) -> String {
+    let issuers =
+        "issuers: [{issuer: 'https://i.test', audiences: [api], keys: {url: 'https://i.test/keys'}}]\n";
+    let policies = workload(&format!("{issuers}allow: [{{name: r, from: [anyone], {rule}}}]\n"));
+    let peer = SpiffeId::parse("spiffe://a.test/x").unwrap();
+    let (peer, source) = (PeerIdentity::Authenticated(&peer), "10.0.0.7".parse().unwrap());
+    let connection =
+        Connection { sni: change.sni, ..Connection::new(peer, source, 80, SystemTime::UNIX_EPOCH) };
+    let path = CanonicalPath::parse("/b").unwrap();
+    let request = Request {
+        kind: change.kind.unwrap_or(RequestKind::Plain),
+        headers: &change.headers,
+        token: change.token.unwrap_or(Token::Absent),
+        ..Request::new(change.method.unwrap_or("GET"), None, &path)
+    };
+    let near = policies.nearest(&connection, &Traffic::HttpRequest(request));
+    let near = near.first().map(ToString::to_string).unwrap_or_default();
+    near.strip_prefix("p/r (p.yaml:5): ").unwrap_or(&near).to_owned()
+}
+
+#[test]
+fn kinds_and_server_names_are_said_in_words() {
+    let tunnel = |port| RequestKind::Connect { port };
+    let upgrade = RequestKind::Upgrade { protocol: "x" };
+    for (rule, kind, expected) in [
+        ("http: {port: 80}", tunnel(Some(22)), "kind is connect to port 22, the rule wants plain"),
+        ("http: {port: 80}", upgrade, "kind is upgrade to x, the rule wants plain"),
+        (
+            "connect: {port: 80, to_ports: [22, 80-90]}",
+            tunnel(None),
+            "kind is connect without a port, the rule wants connect to port 22, 80-90",
+        ),
+        ("connect: {port: 80}", RequestKind::Plain, "kind is plain, the rule wants connect"),
+        (
+            "upgrade: {port: 80, protocols: [websocket]}",
+            upgrade,
+            "kind is upgrade to x, the rule wants upgrade to websocket",
+        ),
+        ("upgrade: {port: 80, paths: [/a]}", upgrade, "path is /b, the rule wants /a"),
+        ("connect: {port: 80}", tunnel(Some(1)), ""),
+    ] {
+        assert_eq!(said(rule, Change { kind: Some(kind), ..Change::default() }), expected, "{rule}");
+    }
+    let rule = "sni: [a.example], http: {port: 80}";
+    assert_eq!(said(rule, Change::default()), "sni is absent, the rule wants a.example");
+    let other = Change { sni: Some("b.example"), ..Change::default() };
+    assert_eq!(said(rule, other), "sni is b.example, the rule wants a.example");
+}
+
+#[test]
+fn the_value_of_a_header_is_never_said() {
+    let secret = || Change { headers: vec![("x-role".to_owned(), "s3cret".to_owned())], ..Change::default() };
+    let rule = "http: {port: 80, headers: {x-role: [admin, ops], x-env: any}}";
+
+    assert_eq!(said(rule, Change::default()), "header is absent, the rule wants x-role: admin, ops");
+    assert_eq!(said(rule, secret()), "header is present, other value, the rule wants x-role: admin, ops");
+    let any = "http: {port: 80, headers: {x-env: any}}";
+    assert_eq!(said(any, secret()), "header is absent, the rule wants x-env: any");
+}
+
+#[test]
+fn what_is_in_a_token_is_never_said() {
+    fn with(token: Token<'_>) -> String {
+        let token_of = "jwt: {issuer: 'https://i.test', audience: api, claims: {realm: {role: [admin]}}}";
+        said(&format!("{token_of}, http: {{port: 80}}"), Change { token: Some(token), ..Change::default() })
+    }
+
+    assert_eq!(with(Token::Absent), "jwt is absent, the rule wants a valid token of https://i.test");
+    assert_eq!(with(Token::Invalid), "jwt is invalid, the rule wants a valid token of https://i.test");
+    for (value, expected) in [
+        (
+            json!({"iss": "s3cret"}),
+            "jwt is of another issuer, the rule wants a valid token of https://i.test",
+        ),
+        (
+            json!({"iss": "https://i.test", "aud": "s3cret"}),
+            "jwt is for another audience, the rule wants audience: api",
+        ),
+        (
+            json!({"iss": "https://i.test", "aud": "api", "realm": {"role": "s3cret"}}),
+            "jwt is present, other value, the rule wants claim realm.role: admin",
+        ),
+        (
+            json!({"iss": "https://i.test", "aud": "api", "sub": "s3cret"}),
+            "jwt is a token without the claim, the rule wants claim realm.role: admin",
+        ),
+        (json!({"iss": "https://i.test", "aud": "api", "realm": {"role": ["admin"]}}), ""),
+    ] {
+        let claims = Claims::verified(value.as_object().unwrap().clone());
+        assert_eq!(with(Token::Verified(&claims)), expected, "{value}");
+    }
+}
+
+#[test]
+fn what_is_said_is_cut_where_a_record_would_grow() {
+    let name = "a".repeat(5_000);
+
+    let text = said("http: {port: 80, methods: [POST]}", Change { method: Some(&name), ..Change::default() });
+
+    assert!(text.len() < 600 && text.ends_with("…, the rule wants POST"), "{text}");
 }

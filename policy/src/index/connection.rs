@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::hashing::ShortHash;
 use super::prefixes::{Prefixes, PrefixesBuilder};
-use super::row::Row;
+use super::row::{Row, Rows};
 use super::trie::Trie;
 use crate::access::{Connection, PeerIdentity};
 use crate::document::{Effect, Limit, Rule};
@@ -39,8 +39,8 @@ impl ConnectionIndex {
         build.finish()
     }
 
-    /// Writes the rules that match the connection to `out`, whose first word is the word `from` of the whole. `spare` is as
-    /// long, and holds nothing afterwards that is of use.
+    /// Writes the rules that match the connection to `out`, which is empty; its first word is the word `from` of the whole.
+    /// `spare` is as long, and holds nothing that is of use.
     pub(super) fn narrow(
         &self,
         connection: &Connection<'_>,
@@ -48,7 +48,6 @@ impl ConnectionIndex {
         out: &mut [u64],
         spare: &mut [u64],
     ) {
-        out.fill(0);
         match connection.peer {
             PeerIdentity::Authenticated(id) => {
                 let (name, segments) = (id.as_str(), without_scheme(id));
@@ -64,29 +63,22 @@ impl ConnectionIndex {
             return;
         }
         if !self.every_port {
-            keep(out, spare, |fitting| {
-                self.port_any.add_to(from, fitting);
-                self.ports.add_to(u128::from(connection.port), from, fitting);
-            });
+            let mut fitting = Rows::new(from, spare);
+            fitting.add(&self.port_any);
+            self.ports.each(u128::from(connection.port), &mut |row| fitting.add(row));
+            fitting.keep_in(out);
         }
         if !self.every_net {
-            keep(out, spare, |fitting| {
-                self.net_any.add_to(from, fitting);
-                match connection.source.to_canonical() {
-                    IpAddr::V4(source) => self.v4.add_to(u128::from(u32::from(source)), from, fitting),
-                    IpAddr::V6(source) => self.v6.add_to(u128::from(source), from, fitting),
+            let mut fitting = Rows::new(from, spare);
+            fitting.add(&self.net_any);
+            match connection.source.to_canonical() {
+                IpAddr::V4(source) => {
+                    self.v4.each(u128::from(u32::from(source)), &mut |row| fitting.add(row));
                 }
-            });
+                IpAddr::V6(source) => self.v6.each(u128::from(source), &mut |row| fitting.add(row)),
+            }
+            fitting.keep_in(out);
         }
-    }
-}
-
-/// Keeps in `out` what `fill` writes into `spare`, which is as long.
-pub(super) fn keep(out: &mut [u64], spare: &mut [u64], fill: impl FnOnce(&mut [u64])) {
-    spare.fill(0);
-    fill(spare);
-    for (word, fitting) in out.iter_mut().zip(spare) {
-        *word &= *fitting;
     }
 }
 

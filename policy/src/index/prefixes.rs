@@ -50,11 +50,11 @@ pub(crate) struct Prefixes {
 }
 
 impl Prefixes {
-    /// Adds the rules that ask for a prefix of `value`.
-    pub(crate) fn add_to(&self, value: u128, from: usize, out: &mut [u64]) {
+    /// Shows the rules that ask for a prefix of `value`.
+    pub(crate) fn each<'p>(&'p self, value: u128, see: &mut dyn FnMut(&'p Row)) {
         for (length, level) in &self.levels {
             if let Some(row) = level.get(&head(self.width, value, *length)) {
-                row.add_to(from, out);
+                see(row);
             }
         }
     }
@@ -72,7 +72,7 @@ mod tests {
 
     fn hit(builder: PrefixesBuilder, width: u8, value: u128) -> bool {
         let mut out = [0u64; 1];
-        builder.finish(width).add_to(value, 0, &mut out);
+        builder.finish(width).each(value, &mut |row| row.add_to(0, &mut out));
         out[0] == 1
     }
 

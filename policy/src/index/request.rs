@@ -3,9 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::connection::keep;
 use super::hashing::ShortHash;
-use super::row::Row;
+use super::row::{Row, Rows};
 use super::trie::Trie;
 use crate::access::{Request, RequestKind};
 use crate::document::{Effect, HttpLimits, Kinds, Layer, Limit, Rule};
@@ -48,29 +47,33 @@ impl RequestIndex {
         }
         self.narrow_by_kind(request.kind, from, out, spare);
         if !self.methods.is_empty() {
-            keep(out, spare, |fitting| {
-                self.method_any.add_to(from, fitting);
-                add(self.methods.get(request.method), from, fitting);
-            });
+            let mut fitting = Rows::new(from, spare);
+            fitting.add(&self.method_any);
+            self.methods.get(request.method).into_iter().for_each(|row| fitting.add(row));
+            fitting.keep_in(out);
         }
         if !self.hosts.is_empty() || !self.hosts_below.is_empty() {
-            keep(out, spare, |fitting| match request.host {
+            let mut fitting = Rows::new(from, spare);
+            match request.host {
                 Some(host) => {
-                    self.host_any.add_to(from, fitting);
-                    add(self.hosts.get(host.as_str()), from, fitting);
-                    add(parent_of(host).and_then(|parent| self.hosts_below.get(parent)), from, fitting);
+                    let below = parent_of(host).and_then(|parent| self.hosts_below.get(parent));
+                    let rows = [Some(&self.host_any), self.hosts.get(host.as_str()), below];
+                    rows.into_iter().flatten().for_each(|row| fitting.add(row));
                 }
-                None => self.host_absent.add_to(from, fitting),
-            });
+                None => fitting.add(&self.host_absent),
+            }
+            fitting.keep_in(out);
         }
         if self.has_paths {
-            keep(out, spare, |fitting| match request.kind {
-                RequestKind::Connect { .. } => self.path_absent.add_to(from, fitting),
+            let mut fitting = Rows::new(from, spare);
+            match request.kind {
+                RequestKind::Connect { .. } => fitting.add(&self.path_absent),
                 RequestKind::Plain | RequestKind::Upgrade { .. } => {
-                    self.path_any.add_to(from, fitting);
-                    self.paths.visit(without_root(request.path), &mut |row| row.add_to(from, fitting));
+                    fitting.add(&self.path_any);
+                    self.paths.visit(without_root(request.path), &mut |row| fitting.add(row));
                 }
-            });
+            }
+            fitting.keep_in(out);
         }
     }
 
@@ -81,13 +84,9 @@ impl RequestIndex {
             RequestKind::Connect { .. } => &self.connect,
             RequestKind::Upgrade { .. } => &self.upgrade,
         };
-        keep(out, spare, |spare| fitting.add_to(from, spare));
-    }
-}
-
-fn add(row: Option<&Row>, from: usize, out: &mut [u64]) {
-    if let Some(row) = row {
-        row.add_to(from, out);
+        let mut rows = Rows::new(from, spare);
+        rows.add(fitting);
+        rows.keep_in(out);
     }
 }
 

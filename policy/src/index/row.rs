@@ -59,6 +59,106 @@ impl Row {
     }
 }
 
+/// The sets that fit in one dimension: what is in any of them fits.
+///
+/// Passes over the words are what a decision costs, so those that one set or a few rules make superfluous are left out.
+pub(crate) struct Rows<'r, 's> {
+    from: usize,
+    few: [Option<&'r Row>; FEW],
+    count: usize,
+    spare: &'s mut [u64],
+    /// Whether some sets were written to `spare`, to make room in `few`.
+    spilt: bool,
+}
+
+impl<'r, 's> Rows<'r, 's> {
+    /// No sets. `spare` is as long as the window they will be kept in, which begins with the word `from`.
+    pub(crate) fn new(from: usize, spare: &'s mut [u64]) -> Self {
+        Self { from, few: [None; FEW], count: 0, spare, spilt: false }
+    }
+
+    pub(crate) fn add(&mut self, row: &'r Row) {
+        if row.is_empty() {
+            return;
+        }
+        if self.count == FEW {
+            self.spill();
+        }
+        if let Some(free) = self.few.get_mut(self.count) {
+            *free = Some(row);
+            self.count += 1;
+        }
+    }
+
+    /// Takes out of `out` what is in none of the sets.
+    pub(crate) fn keep_in(mut self, out: &mut [u64]) {
+        match self.few {
+            [Some(Row::Dense { first, words }), None, ..] if !self.spilt => {
+                keep_dense(self.from, *first, words, out)
+            }
+            _ if !self.spilt && keep_sparse(self.from, self.few.iter().flatten().copied(), out) => {}
+            _ => {
+                self.spill();
+                for (word, fitting) in out.iter_mut().zip(self.spare.iter()) {
+                    *word &= *fitting;
+                }
+            }
+        }
+    }
+
+    fn spill(&mut self) {
+        if !self.spilt {
+            self.spare.fill(0);
+            self.spilt = true;
+        }
+        for row in self.few.iter_mut().filter_map(Option::take) {
+            row.add_to(self.from, self.spare);
+        }
+        self.count = 0;
+    }
+}
+
+fn keep_dense(from: usize, first: usize, words: &[u64], out: &mut [u64]) {
+    let before = first.saturating_sub(from).min(out.len());
+    let (outside, inside) = out.split_at_mut(before);
+    outside.fill(0);
+    let words = words.get(from.saturating_sub(first)..).unwrap_or_default();
+    let (inside, outside) = inside.split_at_mut(words.len().min(inside.len()));
+    outside.fill(0);
+    for (word, fitting) in inside.iter_mut().zip(words) {
+        *word &= *fitting;
+    }
+}
+
+/// Keeps the rules of some lists, if they are lists and short.
+fn keep_sparse<'r>(from: usize, rows: impl Iterator<Item = &'r Row>, out: &mut [u64]) -> bool {
+    let (mut kept, mut count) = ([(0usize, 0u64); LISTED], 0);
+    for row in rows {
+        let Row::Sparse(rules) = row else { return false };
+        let begin = rules.partition_point(|rule| word_of(*rule) < from);
+        for rule in rules.iter().skip(begin) {
+            let at = word_of(*rule) - from;
+            let Some(word) = out.get(at) else { break };
+            let Some(free) = kept.get_mut(count) else { return false };
+            *free = (at, *word & bit_of(*rule));
+            count += 1;
+        }
+    }
+    out.fill(0);
+    for (at, bit) in kept.iter().take(count) {
+        if let Some(word) = out.get_mut(*at) {
+            *word |= bit;
+        }
+    }
+    true
+}
+
+/// Sets remembered before they are written out.
+const FEW: usize = 4;
+
+/// Rules of short lists remembered before the words are emptied.
+const LISTED: usize = 16;
+
 /// The word that holds a rule's bit.
 pub(crate) fn word_of(rule: u32) -> usize {
     usize::try_from(rule / 64).unwrap_or(usize::MAX)
@@ -75,9 +175,39 @@ const SPARSE: usize = 4;
 mod tests {
     use proptest::prelude::*;
 
-    use super::Row;
+    use super::{Row, Rows};
+
+    fn rules() -> impl Strategy<Value = Vec<u32>> {
+        prop_oneof![
+            prop::collection::vec(0u32..2_000, 0..12),
+            prop::collection::vec(0u32..2_000, 0..300),
+            (0u32..1_000, 64u32..900).prop_map(|(first, count)| (first..first + count).collect()),
+        ]
+    }
 
     proptest! {
+        #[test]
+        fn rows_keep_exactly_what_is_in_one_of_them(
+            rows in prop::collection::vec(rules(), 0..7),
+            before in rules(),
+            from in 0usize..32,
+            length in 0usize..32,
+        ) {
+            let sets: Vec<Row> = rows.iter().cloned().map(Row::new).collect();
+            let (mut out, mut spare) = (vec![0u64; length], vec![u64::MAX; length]);
+            Row::new(before.clone()).add_to(from, &mut out);
+
+            let mut fitting = Rows::new(from, &mut spare);
+            sets.iter().for_each(|row| fitting.add(row));
+            fitting.keep_in(&mut out);
+
+            for rule in (0..2_048u32).filter(|rule| (from..from + length).contains(&(*rule as usize / 64))) {
+                let set = out[rule as usize / 64 - from] >> (rule % 64) & 1 == 1;
+                let expected = before.contains(&rule) && rows.iter().any(|row| row.contains(&rule));
+                prop_assert_eq!(set, expected, "{}", rule);
+            }
+        }
+
         #[test]
         fn a_row_adds_exactly_its_rules_to_any_window(
             rules in prop::collection::vec(0u32..2_000, 0..200),
