@@ -17,6 +17,7 @@ pub(crate) mod policy;
 pub(crate) mod policy_status;
 pub(crate) mod proxy;
 pub(crate) mod svid;
+pub(crate) mod why;
 
 use crate::output::Format;
 
@@ -66,6 +67,11 @@ pub(crate) enum Command {
     Whoami(agent::Whoami),
     /// Check, test and explain policy files, offline
     Policy(policy::Policy),
+    /// Say why a call passes or not: registration, SVID, bundle, listener and rule in one answer
+    ///
+    /// What could not be asked is said. Exits 0 when nothing that was asked stops the call, 4 when something does, and 1 when the
+    /// policies could not be asked.
+    Why(Box<why::Why>),
     /// Read the audit log
     Audit(audit::Audit),
     /// Run everything on this machine and watch one call pass and another be refused

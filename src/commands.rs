@@ -15,6 +15,7 @@ pub(crate) mod proxy;
 pub(crate) mod shell;
 pub(crate) mod svid;
 pub(crate) mod whoami;
+pub(crate) mod why;
 
 /// Runs what the command line asks for.
 pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
@@ -25,6 +26,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Proxy(proxy) => proxy::run(proxy.command),
         Command::Svid(svid) => svid::run(svid.command),
         Command::Whoami(whoami) => whoami::run(&whoami),
+        Command::Why(args) => why::run(&args),
         Command::Policy(policy) => policy::run(policy.command),
         Command::Audit(audit) => audit::run(audit.command),
         Command::Dev(dev) => dev::run(dev),

@@ -14,7 +14,7 @@ use crate::exit::{Exit, Failure, OrExit as _};
 use crate::output;
 
 mod home;
-mod http;
+pub(crate) mod http;
 mod narrate;
 mod plan;
 mod processes;

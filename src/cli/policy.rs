@@ -17,7 +17,7 @@ use crate::output::Format;
 
 pub(crate) use analysis::{PolicyBench, PolicyDiff, PolicyReach, Reacher};
 pub(crate) use history::{GraphFormat, PolicyGraph, PolicyLearn, PolicyReplay};
-pub(crate) use writing::{PolicyFmt, PolicyLint};
+pub(crate) use writing::{PolicyFmt, PolicyImport, PolicyLint};
 
 /// Arguments of `policy`.
 #[derive(Debug, Args)]
@@ -70,6 +70,9 @@ pub(crate) enum PolicyCommand {
     /// Bring policy files into the one form
     #[command(after_help = "Example:\n  vouchsafe policy fmt --check policies/")]
     Fmt(PolicyFmt),
+    /// Rewrite Istio's files as native ones, and list every place where the meaning may surprise
+    #[command(after_help = "Example:\n  vouchsafe policy import istio/ --out policies/")]
+    Import(PolicyImport),
     /// Print the JSON Schema of policy files, for editors
     #[command(after_help = "Example:\n  vouchsafe policy schema > policy.schema.json")]
     Schema,

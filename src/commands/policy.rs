@@ -9,6 +9,7 @@ mod explain;
 mod files;
 mod fmt;
 mod graph;
+mod import;
 mod learn;
 mod lines;
 mod lint;
@@ -27,6 +28,7 @@ use crate::cli::policy::PolicyCommand;
 use crate::exit::{Exit, Failure};
 
 pub(crate) use explain::explained;
+pub(crate) use files::{compiled as compile, generation};
 
 /// Runs what the command line asks for.
 pub(crate) fn run(command: PolicyCommand) -> Result<Exit, Failure> {
@@ -40,6 +42,7 @@ pub(crate) fn run(command: PolicyCommand) -> Result<Exit, Failure> {
         PolicyCommand::Diff(args) => diff::run(&args),
         PolicyCommand::Lint(args) => lint::run(&args),
         PolicyCommand::Fmt(args) => fmt::run(&args),
+        PolicyCommand::Import(args) => import::run(&args),
         PolicyCommand::Schema => schema::run(),
         PolicyCommand::Bench(args) => bench::run(&args),
         PolicyCommand::Graph(args) => graph::run(&args),

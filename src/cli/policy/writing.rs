@@ -34,3 +34,20 @@ pub(crate) struct PolicyFmt {
     #[command(flatten)]
     pub(crate) output: Output,
 }
+
+/// Arguments of `policy import`.
+#[derive(Debug, Args)]
+pub(crate) struct PolicyImport {
+    /// Istio's files, or directories of them
+    #[arg(required = true, value_name = "PATH")]
+    pub(crate) paths: Vec<PathBuf>,
+    /// The directory to write into; no file in it is overwritten
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Workloads that the files select by labels: files with spiffe_id, namespace and labels. The first also says which mesh
+    /// the files are of
+    #[arg(long = "workload", value_name = "FILE")]
+    pub(crate) workloads: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}

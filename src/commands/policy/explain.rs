@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use identity::SpiffeId;
 use policy::{
     CanonicalHost, CanonicalPath, Connection, Decision, Explanation, MAX_QUESTION_BYTES, Malformed, Options,
-    PeerIdentity, PolicySet, Question, Request, Traffic,
+    PeerIdentity, PolicySet, Question, Request, Traffic, WorkloadPolicies,
 };
 use serde::Serialize;
 
@@ -31,7 +31,7 @@ pub(super) fn run(args: &PolicyExplain) -> Result<Exit, Failure> {
 }
 
 /// The exit code that a decision is.
-pub(crate) fn exit(explanation: &Explanation) -> Exit {
+fn exit(explanation: &Explanation) -> Exit {
     match explanation.decision {
         Some(Decision::Allow(_)) => Exit::Done,
         Some(Decision::Deny(_)) | None => Exit::Denied,
@@ -57,17 +57,19 @@ fn explanation(
 ) -> Result<Explanation, Failure> {
     let now: SystemTime = args.at.0;
     let connection = Connection::new(call.from.peer(), args.source, call.port, now);
-    explained(set, call.to, &connection, args.request.as_deref().map(|text| (text, args.host.as_str())))
+    explained(
+        &set.for_workload(call.to),
+        &connection,
+        args.request.as_deref().map(|text| (text, args.host.as_str())),
+    )
 }
 
 /// Explains a call: `METHOD /path` and a host, or a plain TCP connection.
 pub(crate) fn explained(
-    set: &PolicySet,
-    to: &SpiffeId,
+    policies: &WorkloadPolicies,
     connection: &Connection<'_>,
     request: Option<(&str, &str)>,
 ) -> Result<Explanation, Failure> {
-    let policies = set.for_workload(to);
     let Some((text, host)) = request else {
         return Ok(policies.explain(connection, &Traffic::Tcp));
     };

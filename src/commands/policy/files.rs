@@ -21,6 +21,11 @@ pub(super) fn compile(paths: &[PathBuf], options: &Options) -> Result<Compiled, 
     Ok(Compiled { sources, set })
 }
 
+/// Reads and compiles, for commands beside those of `policy`.
+pub(crate) fn compiled(paths: &[PathBuf], options: &Options) -> Result<(Vec<Source>, PolicySet), Problems> {
+    compile(paths, options).map(|Compiled { sources, set }| (sources, set))
+}
+
 /// Reads the files that are named, and those in named directories that belong to a set. Every flaw is reported.
 pub(super) fn sources(paths: &[PathBuf]) -> Result<Vec<Source>, Problems> {
     let mut problems = Problems::default();
@@ -99,7 +104,7 @@ fn unreadable(path: &Path, cause: &io::Error) -> Problems {
 }
 
 /// The generation that a sidecar with this directory shows; `None` where it is not one directory.
-pub(super) fn generation(sources: &[Source], paths: &[PathBuf]) -> Option<String> {
+pub(crate) fn generation(sources: &[Source], paths: &[PathBuf]) -> Option<String> {
     let [path] = paths else { return None };
     if !path.is_dir() {
         return None;

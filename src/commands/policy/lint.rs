@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn ids_are_read_from_entry_files() {
-        let text = "vouchsafe: entries/v1\nentries:\n  - {spiffe_id: spiffe://a.test/web, node: n, selectors: [\"unix:uid:1\"]}\n";
+        let text = "vouchsafe: entries/v1\nentries:\n  - {spiffe_id: spiffe://a.test/web, node: host-1, selectors: [\"unix:uid:1\"]}\n";
 
         let ids = entries_of(&Source::new("e.yaml", text)).unwrap();
 
