@@ -80,7 +80,7 @@ fn load_istio(files: &[Source], path_normalization: PathNormalization) -> Policy
 }
 
 proptest! {
-    #![proptest_config(cases(150))]
+    #![proptest_config(cases(80))]
 
     #[test]
     fn a_diff_of_istios_files_misses_no_access_that_changes(

@@ -70,6 +70,7 @@ struct Search {
     seen: HashMap<(State, Place), ()>,
     atoms: Vec<Atom>,
     by_patterns: HashMap<Vec<u32>, usize>,
+    kept: usize,
 }
 
 // A place first reached from another one by a byte.
@@ -92,13 +93,16 @@ impl Search {
             seen: HashMap::from([((state, place), ())]),
             atoms: Vec::new(),
             by_patterns: HashMap::new(),
+            kept: 0,
         }
     }
 
     fn visit(&mut self, at: usize, found: Found, budget: &mut Budget) -> Result<(), Spent> {
         if self.universe.accepts(found.state) {
             let patterns = self.automaton.accepted(found.place);
+            budget.spend(patterns.len())?;
             if !self.by_patterns.contains_key(&patterns) {
+                self.kept = self.kept.saturating_add(patterns.len());
                 self.by_patterns.insert(patterns.clone(), self.atoms.len());
                 self.atoms.push(Atom { witness: self.text(at), patterns });
             }
@@ -112,6 +116,9 @@ impl Search {
         // The unnamed ones first, then small letters before capitals: what is found first is shown.
         bytes.sort_by_key(|byte| (named.get(usize::from(*byte)).copied(), byte.is_ascii_uppercase(), *byte));
         budget.spend(bytes.len() + 1)?;
+        if self.found.len() > MAX_PLACES || self.automaton.kept() + self.kept > MAX_KEPT {
+            return Err(Spent);
+        }
         let from = u32::try_from(at).map_err(|_| Spent)?;
         for byte in bytes {
             let Some(state) = self.universe.step(found.state, byte) else { continue };
@@ -192,6 +199,12 @@ fn fill(pattern: &Pattern, word: &str) -> Option<String> {
     }
     Some(text)
 }
+
+// Most places that are visited: patterns that multiply with each other would have more than memory can hold.
+const MAX_PLACES: usize = 3_000_000;
+
+// Most numbers that sets of nodes and of patterns may hold together.
+const MAX_KEPT: usize = 40_000_000;
 
 // Words that stand for a wildcard.
 const WORDS: [&str; 2] = ["other", "x"];

@@ -83,7 +83,7 @@ fn of_workload(
     };
     let unsettled = space.unsettled().iter().map(|what| Unsettled::doubt(&scene.to.id, what));
     reach.unsettled.extend(unsettled);
-    let question = Question { scene, space: &space, taken: layout.taken(&space), layout: &layout };
+    let question = Question { scene, space: &space, layout: &layout };
     let mut last: Option<&Part<'_>> = None;
     for grant in &layout.grants {
         // A rule of several blocks is one way.
@@ -101,7 +101,6 @@ struct Question<'q> {
     scene: &'q Scene,
     space: &'q Space,
     layout: &'q Layout<'q>,
-    taken: Vec<&'q Block>,
 }
 
 impl Question<'_> {
@@ -114,7 +113,12 @@ impl Question<'_> {
     ) -> Result<bool, Spent> {
         let mut block = grant.block.clone();
         block.narrow(PEER, callers);
-        let Some(left) = remainder(&block, &self.taken, self.space.sizes(), budget)? else {
+        budget.spend(self.layout.refusals.len())?;
+        let cutting: Vec<&Part<'_>> =
+            self.layout.refusals.iter().filter(|part| part.block.meets(&block)).collect();
+        let taken: Vec<&Block> =
+            cutting.iter().map(|part| &part.block).chain(self.space.impossible()).collect();
+        let Some(left) = remainder(&block, &taken, self.space.sizes(), budget)? else {
             return Ok(false);
         };
         let Some((witness, _)) = self.scene.passing(self.space, &left) else {
@@ -127,11 +131,9 @@ impl Question<'_> {
             reach.left_out = reach.left_out.saturating_add(1);
             return Ok(true);
         }
-        let cutting = self.layout.refusals.iter().filter(|part| part.block.meets(&block));
-        let mut cut_by: Vec<RuleRef> = cutting.filter_map(Part::reference).collect();
-        budget.spend(self.layout.refusals.len())?;
+        let mut cut_by: Vec<RuleRef> = cutting.iter().filter_map(|part| part.reference()).collect();
         cut_by.dedup();
-        let from = self.callers(grant, &block, budget)?;
+        let from = self.callers(grant, &block, &taken, budget)?;
         let rule = grant.reference();
         let (to, asks) = (self.scene.to.id.clone(), describe(grant.rule));
         reach.ways.push(Way { to, rule, from, asks, cut_by, witness });
@@ -139,7 +141,13 @@ impl Question<'_> {
     }
 
     // Of the callers as they are written, those who can get in.
-    fn callers(&self, grant: &Part<'_>, block: &Block, budget: &mut Budget) -> Result<Vec<String>, Spent> {
+    fn callers(
+        &self,
+        grant: &Part<'_>,
+        block: &Block,
+        taken: &[&Block],
+        budget: &mut Budget,
+    ) -> Result<Vec<String>, Spent> {
         let Some(rule) = grant.rule else {
             return Ok(vec!["anyone".to_owned(), "unauthenticated".to_owned()]);
         };
@@ -157,7 +165,7 @@ impl Question<'_> {
         for (text, set) in written {
             let mut part = block.clone();
             part.narrow(PEER, &set);
-            if remainder(&part, &self.taken, self.space.sizes(), budget)?.is_some() {
+            if remainder(&part, taken, self.space.sizes(), budget)?.is_some() {
                 open.push(text);
             }
         }

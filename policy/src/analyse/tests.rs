@@ -1,7 +1,10 @@
+use std::time::SystemTime;
+
 use identity::SpiffeId;
 
-use super::{Caller, Obstacle, Terms, diff, reach};
-use crate::load::compile;
+use super::{Budget, Caller, Cause, Instant, Obstacle, Terms, diff, prove, reach};
+use crate::eval::{Evaluator, Reading};
+use crate::load::{Checks, Options, compile, compile_with};
 use crate::pattern::IdPattern;
 use crate::set::PolicySet;
 use crate::strict::Source;
@@ -82,4 +85,111 @@ fn a_workload_that_gets_its_first_policy_gains() {
     assert!(found.gained.iter().all(|gain| gain.refused_by == Obstacle::NoPolicy));
     assert!(found.gained.iter().all(|gain| gain.to == SpiffeId::parse("spiffe://a.test/other").unwrap()));
     assert_eq!(found.gained.len(), 2);
+}
+
+fn unproved(text: &str) -> PolicySet {
+    let options = Options { checks: Checks::Proved, ..Options::default() };
+    compile_with(&[Source::new("f.yaml", format!("vouchsafe: policy/v1\nname: p\n{text}"))], &options)
+        .unwrap()
+}
+
+#[test]
+fn a_broken_guarantee_is_shown_with_the_access_and_the_rule() {
+    let text = format!("{RATES}guarantees:\n  - never: {{from: [spiffe://a.test/dev/**]}}\n");
+
+    let broken = prove(&unproved(&text), Terms::default());
+
+    assert_eq!(
+        broken.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["guarantee broken: never from spiffe://a.test/dev/** to spiffe://a.test/rates: \
+          POST 8443 /public/other from spiffe://a.test/dev/other to spiffe://a.test/rates \
+          is allowed by p/all (f.yaml:6)"]
+    );
+    assert_eq!(broken[0].line, 12);
+}
+
+#[test]
+fn a_guarantee_that_a_deny_rule_keeps_is_proved() {
+    let guarantee =
+        "guarantees:\n  - never: {from: [spiffe://a.test/dev/**]}\n  - never: {from: [unauthenticated]}\n";
+    let denied =
+        format!("{RATES}  - {{name: dev, from: [spiffe://a.test/dev/**], tcp: {{port: any}}}}\n{guarantee}");
+
+    assert_eq!(prove(&unproved(&denied), Terms::default()), []);
+}
+
+#[test]
+fn what_the_budget_does_not_cover_is_unsettled_in_every_answer() {
+    let terms = Terms { budget: Budget::steps(100), ..Terms::default() };
+    let guaranteed = format!("{RATES}guarantees:\n  - never: {{from: [spiffe://b.test/**]}}\n");
+    let set = unproved(&guaranteed);
+
+    let (reach, diff, broken) = (reach(&set, None, None, terms), diff(&set, &set, terms), prove(&set, terms));
+
+    assert!(!reach.unsettled.is_empty());
+    assert!(!diff.unsettled.is_empty() && !diff.only_narrows());
+    assert!(matches!(&broken[0].cause, Cause::Unsettled(_)), "{broken:?}");
+}
+
+#[test]
+fn before_its_shadow_ends_a_policy_takes_nothing_away() {
+    let shadow = |text: &str| text.replace("allow:", "mode: shadow\nuntil: 2030-01-01\nallow:");
+    let (old, new) = (set(&[&shadow(RATES)]), set(&[RATES]));
+    let before = Terms { moment: Instant::At(SystemTime::UNIX_EPOCH), ..Terms::default() };
+
+    assert!(diff(&old, &new, Terms::default()).is_equivalent());
+    let now = diff(&old, &new, before);
+    assert!(now.only_narrows() && !now.is_equivalent());
+    assert!(now.lost.iter().all(|loss| loss.allowed_by.is_none()));
+}
+
+#[test]
+fn a_witness_is_a_question_that_eval_answers_alike() {
+    let text = "protects: spiffe://a.test/api
+issuers: [{issuer: https://i.test, keys: {url: https://i.test/keys}}]
+allow:
+  - name: all
+    from: [spiffe://a.test/web]
+    source_net: [2001:db8::/32]
+    sni: [api.test]
+    jwt: {issuer: https://i.test, audience: api, claims: {scope: [read]}}
+    http: {port: 8443, hosts: [api.test], headers: {x-tenant: [a]}}
+  - {name: tunnel, from: [spiffe://a.test/web], connect: {port: 15008, hosts: [db.test], to_ports: [5432]}}
+  - {name: chat, from: [spiffe://a.test/web], upgrade: {port: 80, protocols: [websocket]}}
+  - {name: raw, from: [unauthenticated], tcp: {port: 22}}
+";
+    let set = set(&[text]);
+
+    let reach = reach(&set, None, None, Terms::default());
+
+    assert_eq!((reach.ways.len(), reach.unsettled.len()), (4, 0), "{reach:#?}");
+    for way in reach.ways {
+        let policies = set.for_workload(&way.to);
+        let line = serde_json::to_vec(&way.witness).unwrap();
+        let evaluator = Evaluator::new(policies, set.mesh(), Reading::Canonical);
+        let answer = evaluator.answer(&line, SystemTime::UNIX_EPOCH).unwrap();
+        assert_eq!(answer.decision, "allow", "{}", way.witness);
+    }
+}
+
+#[test]
+fn istios_workloads_are_told_apart_by_namespace_and_labels() {
+    let policy = |name: &str, action: &str, selector: &str| {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: {name}, namespace: shop}}\n\
+             spec:\n  action: {action}\n{selector}  rules:\n  - to:\n    - operation:\n        paths: [\"/admin*\"]\n"
+        );
+        Source::new(format!("{name}.yaml"), text)
+    };
+    let labelled = "  selector:\n    matchLabels: {app: api}\n";
+    let old = compile(&[policy("a", "ALLOW", "")]).unwrap();
+    let new = compile(&[policy("a", "ALLOW", ""), policy("b", "DENY", labelled)]).unwrap();
+
+    let found = diff(&old, &new, Terms::default());
+
+    assert_eq!((found.gained.len(), found.unsettled.len()), (0, 0), "{found:#?}");
+    assert_eq!(found.lost.len(), 1);
+    let loss = &found.lost[0].witness;
+    assert_eq!(loss.labels.get("app").map(String::as_str), Some("api"));
+    assert_eq!(loss.to.as_str(), "spiffe://cluster.local/ns/shop/sa/other");
 }

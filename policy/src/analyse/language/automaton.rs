@@ -24,6 +24,7 @@ pub(crate) struct Automaton {
     sets: Vec<NodeSet>,
     numbers: HashMap<Box<[u32]>, u32>,
     steps: HashMap<(u32, u8), u32>,
+    kept: usize,
 }
 
 #[derive(Debug, Default)]
@@ -62,6 +63,7 @@ impl Automaton {
             sets: Vec::new(),
             numbers: HashMap::new(),
             steps: HashMap::new(),
+            kept: 0,
         };
         for (number, pattern) in (0u32..).zip(patterns) {
             match pattern.literal() {
@@ -92,6 +94,11 @@ impl Automaton {
             }
         };
         Place { literal, set }
+    }
+
+    /// How many numbers the sets hold.
+    pub(crate) fn kept(&self) -> usize {
+        self.kept
     }
 
     /// The patterns that a text satisfies which ends here, ascending.
@@ -201,6 +208,7 @@ impl Automaton {
         accepts.sort_unstable();
         accepts.dedup();
         let number = u32::try_from(self.sets.len()).unwrap_or(u32::MAX);
+        self.kept = self.kept.saturating_add(nodes.len() + accepts.len());
         self.numbers.insert(nodes.clone(), number);
         self.sets.push(NodeSet { nodes, accepts: accepts.into() });
         number

@@ -61,6 +61,18 @@ fn beyond_the_budget_there_is_no_partition() {
     assert_eq!(partition(Universe::Ids, &patterns, &mut Budget::steps(20)).map(|_| ()), Err(Spent));
 }
 
+#[test]
+fn patterns_that_multiply_with_each_other_are_given_up_before_memory_is() {
+    // Every subset of these can be satisfied at once.
+    let contains = |number: usize| {
+        let middle = Piece::Literal(format!("/n{number}/").into());
+        Pattern::texts(&TextPattern::new(vec![Piece::Run, middle, Piece::Run], Case::Sensitive, ""))
+    };
+    let patterns: Vec<Pattern> = (0..40).map(contains).collect();
+
+    assert_eq!(partition(Universe::Texts, &patterns, &mut Budget::steps(100_000)).map(|_| ()), Err(Spent));
+}
+
 fn text_pattern() -> impl Strategy<Value = TextPattern> {
     let piece = prop_oneof![
         3 => "[ab/]{1,3}".prop_map(|text| Piece::Literal(text.into())),

@@ -49,10 +49,10 @@ impl<'k> Registry<'k> {
                 return None;
             }
             let (what, meant) = if pattern.segments().is_literal() {
-                ("no registration entry has the ID", suggest(pattern.as_str(), self.literals.iter().copied()))
+                ("no registration entry has the ID", nearest(pattern, self.literals.iter().copied()))
             } else {
                 let wide = self.wide.iter().map(|known| known.as_str());
-                ("no registration entry has an ID like", suggest(pattern.as_str(), wide))
+                ("no registration entry has an ID like", nearest(pattern, wide))
             };
             (format!("{what} {pattern}"), meant.map(str::to_owned))
         } else {
@@ -74,6 +74,26 @@ impl<'k> Registry<'k> {
         }
         self.all.iter().any(|known| meet(known, pattern))
     }
+}
+
+/// The ID that was probably meant: as many segments, and those that differ look like mistyped ones.
+fn nearest<'k>(pattern: &IdPattern, known: impl Iterator<Item = &'k str>) -> Option<&'k str> {
+    let differing = |known: &str| -> Option<usize> {
+        let (mut own, mut other) = (pattern.as_str().split('/'), known.split('/'));
+        let mut differing = 0;
+        loop {
+            match (own.next(), other.next()) {
+                (None, None) => return Some(differing),
+                (Some(own), Some(other)) if own == other => {}
+                (Some(own), Some(other)) => {
+                    suggest(own, [other])?;
+                    differing += 1;
+                }
+                (Some(_), None) | (None, Some(_)) => return None,
+            }
+        }
+    };
+    known.filter_map(|known| Some((differing(known)?, known))).min().map(|(_, known)| known)
 }
 
 /// Whether some ID is meant by both patterns.
