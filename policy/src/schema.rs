@@ -5,6 +5,7 @@
 
 mod forms;
 mod table;
+mod traffic;
 
 use serde_json::{Map, Value, json};
 

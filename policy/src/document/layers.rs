@@ -68,9 +68,11 @@ pub(super) fn read_layer(key: &str, node: &Node, effect: Effect, read: &mut Read
     Some(Asked { ports: ports?, layer, headers })
 }
 
-type Reading = Option<(Layer, Vec<RequestCondition>)>;
-
-fn read_http(fields: &mut Fields<'_>, effect: Effect, read: &mut Reader<'_>) -> Reading {
+fn read_http(
+    fields: &mut Fields<'_>,
+    effect: Effect,
+    read: &mut Reader<'_>,
+) -> Option<(Layer, Vec<RequestCondition>)> {
     let methods = limit(fields.optional("methods"), MAX_METHODS, read, read_method);
     let hosts = read_hosts(fields, read);
     let paths = limit(fields.optional("paths"), MAX_PATHS, read, read_path);
@@ -92,7 +94,11 @@ fn read_hosts(fields: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<Limit<Ho
 }
 
 // gRPC over HTTP/2, "Requests": POST to the service, a slash and the method.
-fn read_grpc(fields: &mut Fields<'_>, effect: Effect, read: &mut Reader<'_>) -> Reading {
+fn read_grpc(
+    fields: &mut Fields<'_>,
+    effect: Effect,
+    read: &mut Reader<'_>,
+) -> Option<(Layer, Vec<RequestCondition>)> {
     let services = read_services(fields, read);
     let methods = limit(fields.optional("methods"), MAX_METHODS, read, |read, node| {
         read_grpc_name(read, node, "a gRPC method", "write it as in Submit", is_identifier)
@@ -167,7 +173,7 @@ fn grpc_paths(
     all.map(|(service, method)| PathPattern::parse(&format!("/{service}/{method}")).ok()).collect()
 }
 
-fn read_connect(fields: &mut Fields<'_>, read: &mut Reader<'_>) -> Reading {
+fn read_connect(fields: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<(Layer, Vec<RequestCondition>)> {
     let hosts = read_hosts(fields, read);
     let to_ports = limit(fields.optional("to_ports"), MAX_PORTS, read, |read, node| {
         read_range(read, node, "leave \"to_ports\" out for every port")
@@ -179,7 +185,11 @@ fn read_connect(fields: &mut Fields<'_>, read: &mut Reader<'_>) -> Reading {
     ))
 }
 
-fn read_upgrade(fields: &mut Fields<'_>, effect: Effect, read: &mut Reader<'_>) -> Reading {
+fn read_upgrade(
+    fields: &mut Fields<'_>,
+    effect: Effect,
+    read: &mut Reader<'_>,
+) -> Option<(Layer, Vec<RequestCondition>)> {
     let protocols = limit(fields.optional("protocols"), MAX_PROTOCOLS, read, read_protocol);
     let hosts = read_hosts(fields, read);
     let paths = limit(fields.optional("paths"), MAX_PATHS, read, read_path);

@@ -124,9 +124,10 @@ pub(crate) fn link(
     }
 }
 
-type Issuers = HashMap<Arc<str>, Arc<Issuer>>;
-
-fn all_declared(documents: &[(&Source, Document)], problems: &mut Problems) -> Issuers {
+fn all_declared(
+    documents: &[(&Source, Document)],
+    problems: &mut Problems,
+) -> HashMap<Arc<str>, Arc<Issuer>> {
     let mut declared: HashMap<Arc<str>, (Arc<Issuer>, &str)> = HashMap::new();
     for (source, document) in documents {
         for Declared { issuer, at } in &document.declared {
@@ -147,7 +148,7 @@ fn rely(policy: &mut Policy, issuer: &Arc<Issuer>) {
     }
 }
 
-fn undeclared(source: &Source, wanted: &Wanted, declared: &Issuers) -> Problem {
+fn undeclared(source: &Source, wanted: &Wanted, declared: &HashMap<Arc<str>, Arc<Issuer>>) -> Problem {
     let near = suggest(&wanted.issuer, declared.keys().map(|name| &**name));
     let cure = match near {
         Some(near) => format!("did you mean \"{near}\"?"),

@@ -1,9 +1,10 @@
 //! Every mapping of the language and its keys.
 
-use super::forms::{Form, PORTS};
+use super::forms::Form;
+use super::traffic::{CONNECT, GRPC, HTTP, TCP, UPGRADE};
 use crate::document::{
-    MAX_AUDIENCES, MAX_FROM, MAX_GUARANTEES, MAX_HOSTS, MAX_ISSUERS, MAX_METHODS, MAX_NETWORKS, MAX_PATHS,
-    MAX_PROTECTS, MAX_PROTOCOLS, MAX_RULES_PER_POLICY, MAX_SERVER_NAMES, MAX_SERVICES, MAX_TESTS,
+    MAX_AUDIENCES, MAX_FROM, MAX_GUARANTEES, MAX_ISSUERS, MAX_NETWORKS, MAX_PROTECTS, MAX_RULES_PER_POLICY,
+    MAX_SERVER_NAMES, MAX_TESTS,
 };
 
 /// A mapping.
@@ -40,7 +41,7 @@ const fn must(name: &'static str, form: Form, about: &'static str, example: &'st
     Key { name, form, required: true, about, example }
 }
 
-const fn may(name: &'static str, form: Form, about: &'static str, example: &'static str) -> Key {
+pub(super) const fn may(name: &'static str, form: Form, about: &'static str, example: &'static str) -> Key {
     Key { name, form, required: false, about, example }
 }
 
@@ -211,91 +212,6 @@ const TOKEN: Shape = Shape {
     choices: &[Choice::AtMostOne(&["audience", "audiences"])],
 };
 
-const TCP: Shape = Shape {
-    name: "tcp",
-    about: "Opaque connections to these ports.",
-    keys: &[
-        may("port", Form::Port, PORT_ABOUT, "9090"),
-        may("ports", PORTS, PORTS_ABOUT, "[8443, \"9000-9010\"]"),
-    ],
-    choices: &[Choice::One(&["port", "ports"])],
-};
-
-const HTTP: Shape = Shape {
-    name: "http",
-    about: "HTTP requests to these ports.",
-    keys: &[
-        may("port", Form::Port, PORT_ABOUT, "8443"),
-        may("ports", PORTS, PORTS_ABOUT, "[8443, \"9000-9010\"]"),
-        may(
-            "methods",
-            Form::List(&Form::Like("^[A-Z0-9_-]+$"), MAX_METHODS),
-            "Methods, compared letter by letter.",
-            "[\"GET\", \"HEAD\"]",
-        ),
-        may("hosts", HOSTS, HOSTS_ABOUT, "[\"api.example\", \"*.shop.example\"]"),
-        may("paths", PATHS, PATHS_ABOUT, "[\"/v1/accounts/*\", \"/v1/rates/**\"]"),
-        may("headers", Form::Headers, HEADERS_ABOUT, "{\"x-environment\": [\"prod\"]}"),
-    ],
-    choices: &[Choice::One(&["port", "ports"])],
-};
-
-const GRPC: Shape = Shape {
-    name: "grpc",
-    about: "gRPC calls: POST requests to the service, a slash and the method.",
-    keys: &[
-        may("port", Form::Port, PORT_ABOUT, "9443"),
-        may("ports", PORTS, PORTS_ABOUT, "[9443]"),
-        may("service", Form::Like(SERVICE), "The service with its package.", "\"payments.v1.Settlement\""),
-        may(
-            "services",
-            Form::List(&Form::Like(SERVICE), MAX_SERVICES),
-            "Services with their packages.",
-            "[\"payments.v1.Settlement\"]",
-        ),
-        may(
-            "methods",
-            Form::List(&Form::Like("^[A-Za-z_][A-Za-z0-9_]*$"), MAX_METHODS),
-            "Methods of the service.",
-            "[\"Submit\", \"Status\"]",
-        ),
-        may("hosts", HOSTS, HOSTS_ABOUT, "[\"api.example\"]"),
-        may("headers", Form::Headers, HEADERS_ABOUT, "{\"x-environment\": [\"prod\"]}"),
-    ],
-    choices: &[Choice::One(&["port", "ports"]), Choice::AtMostOne(&["service", "services"])],
-};
-
-const CONNECT: Shape = Shape {
-    name: "connect",
-    about: "Tunnels asked for with CONNECT.",
-    keys: &[
-        may("port", Form::Port, PORT_ABOUT, "8443"),
-        may("ports", PORTS, PORTS_ABOUT, "[8443]"),
-        may("hosts", HOSTS, "The hosts at the far end.", "[\"db.example\"]"),
-        may("to_ports", PORTS, "The ports at the far end.", "[5432]"),
-    ],
-    choices: &[Choice::One(&["port", "ports"])],
-};
-
-const UPGRADE: Shape = Shape {
-    name: "upgrade",
-    about: "Requests that ask to go on with another protocol.",
-    keys: &[
-        may("port", Form::Port, PORT_ABOUT, "8443"),
-        may("ports", PORTS, PORTS_ABOUT, "[8443]"),
-        may(
-            "protocols",
-            Form::List(&Form::Like("^[!#$%&'*+.^_`|~/0-9a-z-]+$"), MAX_PROTOCOLS),
-            "Protocols in lower case.",
-            "[\"websocket\"]",
-        ),
-        may("hosts", HOSTS, HOSTS_ABOUT, "[\"api.example\"]"),
-        may("paths", PATHS, PATHS_ABOUT, "[\"/live\"]"),
-        may("headers", Form::Headers, HEADERS_ABOUT, "{\"origin\": [\"https://shop.example\"]}"),
-    ],
-    choices: &[Choice::One(&["port", "ports"])],
-};
-
 const GUARANTEE: Shape = Shape {
     name: "guarantee",
     about: "A promise about every possible request.",
@@ -414,12 +330,4 @@ const EXCEPT: Form = Form::List(&Form::Id, MAX_FROM);
 const EXCEPT_ABOUT: &str = "SPIFFE IDs and patterns taken out of from. In a deny rule it spares them from this denial and grants nothing.";
 const SOURCE_NET: Form = Form::List(&Form::Like("^[0-9a-f.:]+/[0-9]{1,3}$"), MAX_NETWORKS);
 const SOURCE_NET_ABOUT: &str = "Networks of the socket's other end.";
-const HOSTS: Form = Form::List(&Form::Like("^(\\*\\.)?[^*A-Z/@ ]+$"), MAX_HOSTS);
-const HOSTS_ABOUT: &str = "Hosts in lower case; a leading * stands for exactly one label.";
-const PATHS: Form = Form::List(&Form::Like("^/[^?#]*$"), MAX_PATHS);
-const PATHS_ABOUT: &str = "Paths; * is one segment, a trailing ** the rest.";
-const HEADERS_ABOUT: &str = "Headers in lower case, with their values or any. An allow rule wants every value among them, a deny rule matches any.";
-const PORT_ABOUT: &str = "The workload's port, or any.";
-const PORTS_ABOUT: &str = "The workload's ports, and ranges of them.";
 const SERVER_NAME: &str = "^[a-z0-9_][a-z0-9._-]*$";
-const SERVICE: &str = "^[A-Za-z_][A-Za-z0-9_]*(\\.[A-Za-z_][A-Za-z0-9_]*)*$";

@@ -64,10 +64,12 @@ fn every_policy_of_the_manual_has_the_form_of_the_schema() {
 }
 
 #[test]
-fn the_misspelt_policy_of_the_manual_has_not() {
-    let refused = examples("yaml refused");
+fn the_misspelt_and_the_misplaced_keys_of_the_manual_have_not() {
+    for wrong in ["form: [", "jwt: {issuer: https://login.example.com}}"] {
+        let refused = examples("yaml refused").into_iter().find(|text| text.contains(wrong)).expect(wrong);
 
-    assert!(!complaints(refused[0]).is_empty());
+        assert!(!complaints(refused).is_empty(), "{refused}");
+    }
 }
 
 /// Where a key that nobody knows is put into each mapping.
