@@ -106,7 +106,7 @@ pub(super) fn read_clause(
             fields.misplaced(key, NO_PROXIES, "write \"ipBlocks\" with the addresses that connect", read);
     }
     fields.finish(read);
-    if present.is_empty() && !proxied {
+    if read.entries(node).is_some_and(|entries| entries.is_empty()) {
         read.problem(node, "it says nothing", Some("leave it out, or name at least one thing"));
         return None;
     }
