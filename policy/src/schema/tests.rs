@@ -59,7 +59,7 @@ fn every_policy_of_the_manual_has_the_form_of_the_schema() {
 
     assert!(policies.len() >= 2);
     for text in policies {
-        assert_eq!(complaints(text), [String::new(); 0], "{text}");
+        assert_eq!(complaints(text), Vec::<String>::new(), "{text}");
     }
 }
 
@@ -133,7 +133,7 @@ fn every_key_is_explained_and_its_example_has_its_form() {
 #[test]
 fn what_has_not_the_form_of_a_policy_is_underlined() {
     let head = "vouchsafe: policy/v1\nname: p\nprotects: spiffe://a.test/w\n";
-    assert_eq!(complaints(head), [String::new(); 0]);
+    assert_eq!(complaints(head), Vec::<String>::new());
     for (text, replaced) in [
         ("vouchsafe: policy/v2\nname: p\nprotects: spiffe://a.test/w\n", ""),
         ("vouchsafe: policy/v1\nprotects: spiffe://a.test/w\n", ""),

@@ -119,38 +119,27 @@ fn tokens_are_asked_about_to_the_limits_and_not_beyond() {
     let list =
         |count: usize, item: &dyn Fn(usize) -> String| (0..count).map(item).collect::<Vec<_>>().join(", ");
     let nested = |depth: usize| format!("{}x: [a]{}", "x: {".repeat(depth - 1), "}".repeat(depth - 1));
-    let texts: [(usize, Box<dyn Fn(usize) -> String>, &str); 5] = [
-        (
-            MAX_CLAIMS,
-            Box::new(|n| format!("{{issuer: i, claims: {{{}}}}}", list(n, &|n| format!("c{n}: [a]")))),
-            "at most 32 are accepted",
-        ),
-        (
-            MAX_CLAIM_VALUES,
-            Box::new(|n| format!("{{issuer: i, claims: {{c: [{}]}}}}", list(n, &|n| format!("v{n}")))),
-            "at most 64 are accepted",
-        ),
-        (
-            MAX_CLAIM_DEPTH,
-            Box::new(|n| format!("{{issuer: i, claims: {{{}}}}}", nested(n))),
-            "claims are nested deeper than 8",
-        ),
-        (
-            MAX_AUDIENCES,
-            Box::new(|n| format!("{{issuer: i, audiences: [{}]}}", list(n, &|n| format!("a{n}")))),
-            "at most 16 are accepted",
-        ),
-        (
-            MAX_CLAIM_TEXT,
-            Box::new(|n| format!("{{issuer: {}}}", "i".repeat(n))),
-            "the text is longer than 2048 bytes",
-        ),
-    ];
-    for (limit, text, complaint) in texts {
+    let both = |limit: usize, complaint: &str, text: &dyn Fn(usize) -> String| {
         assert_eq!(refused(&text(limit)), None);
         let said = refused(&text(limit + 1)).expect("beyond the limit");
         assert!(said.contains(complaint), "{said}");
-    }
+    };
+
+    both(MAX_CLAIMS, "at most 32 are accepted", &|count| {
+        format!("{{issuer: i, claims: {{{}}}}}", list(count, &|n| format!("c{n}: [a]")))
+    });
+    both(MAX_CLAIM_VALUES, "at most 64 are accepted", &|count| {
+        format!("{{issuer: i, claims: {{c: [{}]}}}}", list(count, &|n| format!("v{n}")))
+    });
+    both(MAX_CLAIM_DEPTH, "claims are nested deeper than 8", &|depth| {
+        format!("{{issuer: i, claims: {{{}}}}}", nested(depth))
+    });
+    both(MAX_AUDIENCES, "at most 16 are accepted", &|count| {
+        format!("{{issuer: i, audiences: [{}]}}", list(count, &|n| format!("a{n}")))
+    });
+    both(MAX_CLAIM_TEXT, "the text is longer than 2048 bytes", &|length| {
+        format!("{{issuer: {}}}", "i".repeat(length))
+    });
     let spread = format!(
         "{{issuer: i, claims: {{a: {{{}}}, b: {{{}}}}}}}",
         list(20, &|n| format!("c{n}: [a]")),
