@@ -24,7 +24,7 @@ main() {
     *) echo "usage: tests/run.sh [--quick|--long]" >&2; exit 2 ;;
     esac
     export PATH="$PATH:$HOME/.cargo/bin" CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
-    [[ $mode == long ]] && export PROPTEST_CASES=${PROPTEST_CASES:-5000} VOUCHSAFE_CHAOS_SECONDS=${VOUCHSAFE_CHAOS_SECONDS:-300}
+    [[ $mode == long ]] && export PROPTEST_CASES=${PROPTEST_CASES:-5000} VOUCHSAFE_CHAOS_SECONDS=${VOUCHSAFE_CHAOS_SECONDS:-300} VOUCHSAFE_RELOAD_CONNECTIONS=${VOUCHSAFE_RELOAD_CONNECTIONS:-9000}
     mkdir -p "$LOGS"
     set_up
     build

@@ -9,7 +9,7 @@ use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use policy::CanonicalHost;
@@ -23,8 +23,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    policies::Ask,
-    reload::{self, Asked},
+    policies::{self, Ask},
+    reload::{self, Asked, Files},
     shared::Shared,
     state::Part,
 };
@@ -109,7 +109,7 @@ fn caller(stream: &tokio::net::UnixStream) -> Caller {
 async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, admin: Arc<Admin>, caller: Caller) {
     let service = service_fn(|request: Request<Incoming>| {
         let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(admin.answer(&request, caller).await) }
+        async move { Ok::<_, Infallible>(admin.answer(request, caller).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -126,15 +126,15 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, admin: Arc<Admin>, 
 }
 
 impl Admin {
-    async fn answer(&self, request: &Request<Incoming>, caller: Caller) -> Response<Full<Bytes>> {
-        if caller == Caller::Anybody && !is_loopback(request) {
+    async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Response<Full<Bytes>> {
+        if caller == Caller::Anybody && !is_loopback(&request) {
             return text(StatusCode::FORBIDDEN, "the Host is not an address of loopback\n");
         }
         let path = request.uri().path();
         if let Some(asked) = Asked::ALL.into_iter().find(|asked| asked.path() == path) {
             return match (caller, request.method()) {
                 (Caller::Anybody | Caller::Reader, _) => text(StatusCode::FORBIDDEN, FOR_OPERATORS),
-                (Caller::Operator, &Method::POST) => self.policies(asked).await,
+                (Caller::Operator, &Method::POST) => self.policies(asked, request.into_body()).await,
                 (Caller::Operator, _) => only("POST"),
             };
         }
@@ -150,9 +150,23 @@ impl Admin {
         }
     }
 
-    async fn policies(&self, asked: Asked) -> Response<Full<Bytes>> {
+    async fn policies(&self, asked: Asked, body: Incoming) -> Response<Full<Bytes>> {
+        let Ok(body) = Limited::new(body, MAX_SENT).collect().await else {
+            return text(StatusCode::PAYLOAD_TOO_LARGE, "that is more than a set of policies can have\n");
+        };
+        let body = body.to_bytes();
+        let files: Option<Files> = match (asked, body.is_empty()) {
+            (_, true) => None,
+            (Asked::Preview, false) => match serde_json::from_slice(&body) {
+                Ok(files) => Some(files),
+                Err(_) => return text(StatusCode::BAD_REQUEST, "these are no files of policies\n"),
+            },
+            (Asked::Reload | Asked::ReloadEmpty, false) => {
+                return text(StatusCode::BAD_REQUEST, "policies come from where the configuration says\n");
+            }
+        };
         let (reply, told) = oneshot::channel();
-        if self.asks.try_send(Ask { asked, reply }).is_err() {
+        if self.asks.try_send(Ask { asked, files, reply }).is_err() {
             return text(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "no policies are loaded here, or others are asking\n",
@@ -239,6 +253,8 @@ fn with_type(status: StatusCode, body: String, kind: &'static str) -> Response<F
     response
 }
 
+/// As JSON a text may be longer than it is.
+const MAX_SENT: usize = 2 * policies::MAX_TOTAL;
 const FOR_OPERATORS: &str = "only root and the user that the sidecar runs as may ask for this, on the socket that `admin: {socket}` names\n";
 const PLAIN: &str = "text/plain; charset=utf-8";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";

@@ -17,6 +17,7 @@ use crate::reload::Outcome;
 
 pub(crate) use compiling::{Central, Selectors, check};
 pub(crate) use losses::losses;
+pub(crate) use reading::{MAX_TOTAL, read};
 pub(crate) use supply::{Ask, Delivered, Supply};
 
 /// What an attempt to load came to, on its way to the writer.
@@ -88,6 +89,12 @@ pub enum LoadError {
     Name {
         /// Which file.
         path: PathBuf,
+    },
+    /// A file has a name by which it would never be read.
+    #[error("{name:?} would not be read from a directory of policies")]
+    Unread {
+        /// The name.
+        name: String,
     },
     /// Two looks at the directory never agreed.
     #[error("{path} changes all the time")]

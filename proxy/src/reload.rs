@@ -4,10 +4,29 @@
 
 mod asking;
 
+use std::{collections::BTreeMap, path::Path};
+
 pub(crate) use asking::WAIT;
-pub use asking::{AskError, ask};
+pub use asking::{AskError, ask, ask_about};
 
 use serde::{Deserialize, Serialize};
+
+use crate::{LoadError, policies};
+
+/// Files of policies by name, as they are sent to be looked at.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Files {
+    pub(crate) files: BTreeMap<String, String>,
+}
+
+impl Files {
+    /// Reads a directory as a sidecar does.
+    pub fn read(directory: &Path) -> Result<Self, LoadError> {
+        let sources = policies::read(directory)?.sources()?;
+        Ok(Self { files: sources.into_iter().map(|source| (source.name, source.text)).collect() })
+    }
+}
 
 /// What is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

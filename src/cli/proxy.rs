@@ -36,7 +36,7 @@ Exit codes: 0 reloaded, or nothing would be cut; 2 the policies are refused and 
 connections would be cut.
 
 Examples:
-  vouchsafe proxy reload --dry-run --config /etc/vouchsafe/proxy/api.yaml
+  vouchsafe proxy reload --dry-run --policies ./new --config /etc/vouchsafe/proxy/api.yaml
   vouchsafe proxy reload --admin /run/vouchsafe/api.sock -o json";
 
 /// Where the sidecar's configuration comes from.
@@ -83,6 +83,9 @@ pub(crate) struct ProxyReload {
     /// Say what would happen, and change nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// With --dry-run: look at the files of this directory instead of those that the sidecar has
+    #[arg(long, value_name = "DIR", requires = "dry_run")]
+    pub(crate) policies: Option<PathBuf>,
     /// Reload even if the last policy file is gone, so that everything is refused
     #[arg(long, conflicts_with = "dry_run")]
     pub(crate) accept_empty: bool,

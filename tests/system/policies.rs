@@ -26,6 +26,8 @@ fn an_edited_file_allows_and_denies_without_a_restart() {
     callee.sidecar.policy("api.yaml", &allow_path("api", &to, &from, port));
     within(IN_FORCE, "the old rule denies again", || (status_or_cut(&callee, "/other") == 403).then_some(()));
 
+    // The last file would keep the last good set: see `reload`.
+    callee.sidecar.policy("other.yaml", &allow_path("other", &from, &to, port));
     callee.sidecar.remove_policy("api.yaml");
     within(IN_FORCE, "no policy denies all", || (status_or_cut(&callee, "/allowed/x") != 200).then_some(()));
 }

@@ -17,6 +17,7 @@ use policy::{belongs_to_set, strict::Source};
 use rustix::fs::OFlags;
 
 use super::LoadError;
+use crate::reload::Files;
 
 /// The files of a directory at one moment, by name.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +32,20 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
+    /// Takes files that somebody sent for those of a directory.
+    pub(crate) fn sent(files: Files) -> Result<Self, LoadError> {
+        if files.files.len() > MAX_FILES {
+            return Err(LoadError::TooMany { path: PathBuf::from("what was sent") });
+        }
+        match files.files.keys().find(|name| !belongs_to_set(name) || name.contains('/')) {
+            Some(name) => Err(LoadError::Unread { name: name.clone() }),
+            None => {
+                let files = files.files.into_iter().map(|(name, text)| (name, text.into_bytes()));
+                Ok(Self { files: Arc::new(files.collect()), ..Self::default() })
+            }
+        }
+    }
+
     /// Whether another reading found the same content.
     pub(crate) fn is(&self, other: &Self) -> bool {
         self.files == other.files && self.ignored == other.ignored

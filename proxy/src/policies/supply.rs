@@ -21,7 +21,7 @@ use super::{
 use crate::{
     config::{Config, PolicySource},
     inbound,
-    reload::{Asked, Outcome},
+    reload::{Asked, Files, Outcome},
     shared::Shared,
     state,
     watching::{SETTLE, Watching},
@@ -31,6 +31,8 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Ask {
     pub(crate) asked: Asked,
+    /// Files to look at instead of those of the directory, for a preview.
+    pub(crate) files: Option<Files>,
     pub(crate) reply: oneshot::Sender<Outcome>,
 }
 
@@ -148,9 +150,10 @@ impl Supply {
     }
 
     async fn answer(&mut self, ask: Ask) {
-        let look = match &self.directory {
-            Some(_) => self.settled(Stamps::Ignored).await,
-            None => Ok(Snapshot::default()),
+        let look = match (ask.files, &self.directory) {
+            (Some(files), _) => Snapshot::sent(files),
+            (None, Some(_)) => self.settled(Stamps::Ignored).await,
+            (None, None) => Ok(Snapshot::default()),
         };
         let seen = Seen::of(&look);
         let ignored = look.as_ref().map(|snapshot| snapshot.ignored.to_vec()).unwrap_or_default();

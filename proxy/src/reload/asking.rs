@@ -4,12 +4,12 @@ use std::{io, path::Path, path::PathBuf, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{net::UnixStream, time::timeout};
 
-use super::{Asked, Outcome};
+use super::{Asked, Files, Outcome};
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -55,16 +55,22 @@ pub enum AskError {
 
 /// Asks the sidecar whose admin socket is `socket`.
 pub async fn ask(socket: &Path, asked: Asked) -> Result<Outcome, AskError> {
-    timeout(WAIT, exchange(socket, asked)).await.map_err(|_| AskError::Timeout)?
+    timeout(WAIT, exchange(socket, asked, Bytes::new())).await.map_err(|_| AskError::Timeout)?
 }
 
-async fn exchange(socket: &Path, asked: Asked) -> Result<Outcome, AskError> {
+/// Asks the sidecar whose admin socket is `socket` what it would come to if these were its files.
+pub async fn ask_about(socket: &Path, files: &Files) -> Result<Outcome, AskError> {
+    let body = serde_json::to_vec(files).map_err(AskError::Answer)?;
+    timeout(WAIT, exchange(socket, Asked::Preview, body.into())).await.map_err(|_| AskError::Timeout)?
+}
+
+async fn exchange(socket: &Path, asked: Asked, body: Bytes) -> Result<Outcome, AskError> {
     let stream = UnixStream::connect(socket)
         .await
         .map_err(|source| AskError::Unreachable { path: socket.to_owned(), source })?;
     let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(AskError::Broken)?;
     // Where the connection breaks, the request has failed, too, and says so.
-    let (answer, _) = tokio::join!(answer(sender, asked), connection);
+    let (answer, _) = tokio::join!(answer(sender, asked, body), connection);
     let (status, bytes) = answer?;
     let message = || String::from_utf8_lossy(&bytes).trim().to_owned();
     match status {
@@ -75,10 +81,11 @@ async fn exchange(socket: &Path, asked: Asked) -> Result<Outcome, AskError> {
 }
 
 async fn answer(
-    mut sender: http1::SendRequest<Empty<Bytes>>,
+    mut sender: http1::SendRequest<Full<Bytes>>,
     asked: Asked,
+    body: Bytes,
 ) -> Result<(StatusCode, Bytes), AskError> {
-    let mut request = Request::new(Empty::new());
+    let mut request = Request::new(Full::new(body));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = http::Uri::from_static(asked.path());
     let response = sender.send_request(request).await.map_err(AskError::Broken)?;

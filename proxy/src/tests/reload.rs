@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::{CLOSED, TCP_POLICY};
 use crate::{
-    reload::{AskError, Asked, Outcome, ask},
+    reload::{AskError, Asked, Files, Outcome, ask, ask_about},
     testing::{Authority, Backend, Client, SHOP, STRANGER, Sidecar, Site, WEB, call, eventually},
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -70,22 +70,46 @@ async fn a_preview_names_what_a_reload_would_cut_and_cuts_nothing() {
     let (mut shop, mut stranger) = (stage.client(SHOP).await, stage.client(STRANGER).await);
     let before = stage.ask(Asked::Preview).await;
     assert_eq!((before.accepted, before.changed, before.losses.cut), (true, false, 0));
-    let aside = stage.site.path("policies/policy.yaml");
+    let draft = tempfile::tempdir().unwrap();
+    std::fs::write(draft.path().join("policy.yaml"), TCP_POLICY).unwrap();
 
-    // The sidecar notices the file by itself as well; whoever asks first is answered by the state it finds.
-    std::fs::write(&aside, TCP_POLICY).unwrap();
-    let preview = stage.ask(Asked::Preview).await;
+    let preview = ask_about(&stage.socket, &Files::read(draft.path()).unwrap()).await.unwrap();
 
-    assert!(preview.dry_run && preview.accepted, "{preview:?}");
-    if preview.changed {
-        assert_eq!((preview.losses.cut, preview.losses.connections), (1, 2), "{preview:?}");
-        assert_eq!(preview.losses.by_peer[0].peer, STRANGER);
-        assert_eq!(preview.losses.lost[0].rule_lost.as_deref(), Some("web/shop-connects (policy.yaml:5)"));
-        assert_eq!(preview.losses.lost[0].reason, "no_allow_matched");
-        assert_eq!(preview.previous, before.generation);
-    }
-    assert!(eventually(async || ping(&mut stranger).await.err()).await.is_some());
+    assert!(preview.dry_run && preview.accepted && preview.changed, "{preview:?}");
+    assert_eq!((preview.losses.cut, preview.losses.connections), (1, 2), "{preview:?}");
+    assert_eq!(preview.losses.by_peer[0].peer, STRANGER);
+    assert_eq!(preview.losses.lost[0].rule_lost.as_deref(), Some("web/shop-connects (policy.yaml:5)"));
+    assert_eq!(preview.losses.lost[0].reason, "no_allow_matched");
+    assert_eq!(preview.previous, before.generation);
+    ping(&mut stranger).await.unwrap();
     ping(&mut shop).await.unwrap();
+    stage.site.write_policy(TCP_POLICY);
+    let generation = eventually(async || {
+        let (_, ready) = stage.sidecar.admin("/readyz").await;
+        preview.generation.as_deref().filter(|generation| ready.contains(*generation)).map(str::to_owned)
+    });
+    assert!(generation.await.is_some(), "what was looked at is what comes into force");
+    assert!(ping(&mut stranger).await.is_err());
+    ping(&mut shop).await.unwrap();
+}
+
+#[tokio::test]
+async fn files_that_are_sent_are_only_looked_at() {
+    let stage = Stage::start(TCP_POLICY).await;
+    let body = "{\"files\":{}}";
+    for path in ["/policies/reload", "/policies/reload-empty"] {
+        let mut stream = tokio::net::UnixStream::connect(&stage.socket).await.unwrap();
+        let request =
+            format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let answer = crate::testing::read_all(&mut stream).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 400 "), "{}", String::from_utf8_lossy(&answer));
+    }
+    for name in ["notes.txt", "../a.yaml", ".a.yaml"] {
+        let files = Files { files: [(name.to_owned(), TCP_POLICY.to_owned())].into() };
+        let outcome = ask_about(&stage.socket, &files).await.unwrap();
+        assert!(!outcome.accepted && outcome.refusal.unwrap().contains("would not be read"), "{name}");
+    }
 }
 
 #[tokio::test]

@@ -4,12 +4,12 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 
 use proxy::Config;
-use proxy::reload::{AskError, Asked, Losses, Lost, Outcome, PeerLosses, ask};
+use proxy::reload::{AskError, Asked, Files, Losses, Lost, Outcome, PeerLosses, ask, ask_about};
 use serde::Serialize;
 
 use crate::cli::proxy::ProxyReload;
 use crate::commands::{block_on, config};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, OrExit as _};
 use crate::output::{self, Format};
 
 /// Asks and prints.
@@ -20,7 +20,13 @@ pub(super) fn run(args: &ProxyReload) -> Result<Exit, Failure> {
         (false, false) => Asked::Reload,
     };
     let socket = socket(args)?;
-    let outcome = block_on(async { ask(&socket, asked).await.map_err(failure) })?;
+    let files = args.policies.as_deref().map(Files::read).transpose().or_exit(Exit::Unacceptable)?;
+    let outcome = block_on(async {
+        match &files {
+            Some(files) => ask_about(&socket, files).await.map_err(failure),
+            None => ask(&socket, asked).await.map_err(failure),
+        }
+    })?;
     let told = Told { schema: SCHEMA, outcome: &outcome };
     let mut to = output::stdout();
     match (args.output.format, &outcome.refusal) {
@@ -152,6 +158,7 @@ mod tests {
     fn the_socket_may_be_written_as_an_address() {
         let args = |admin: &str| ProxyReload {
             dry_run: false,
+            policies: None,
             accept_empty: false,
             admin: Some(PathBuf::from(admin)),
             config: None,

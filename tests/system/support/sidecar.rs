@@ -110,8 +110,11 @@ impl Setup {
                 let _infallible = writeln!(text, "{key}:\n{}", listeners.join("\n"));
             }
         }
-        let _infallible =
-            writeln!(text, "admin: {{listen: \"{admin}\"}}\naudit: {{file: {}/audit.jsonl}}", dir.display());
+        let _infallible = writeln!(
+            text,
+            "admin: {{listen: \"{admin}\", socket: {0}/admin.sock}}\naudit: {{file: {0}/audit.jsonl}}",
+            dir.display()
+        );
         text
     }
 
@@ -157,6 +160,11 @@ impl Sidecar {
 
     pub(crate) fn remove_policy(&self, name: &str) {
         std::fs::remove_file(self.dir.join("policies").join(name)).unwrap();
+    }
+
+    /// The socket where operators ask.
+    pub(crate) fn admin_socket(&self) -> PathBuf {
+        self.dir.join("admin.sock")
     }
 
     pub(crate) fn admin_address(&self) -> SocketAddr {
