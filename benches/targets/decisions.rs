@@ -28,12 +28,12 @@ fn decide(count: usize) -> anyhow::Result<(u128, u128)> {
     let peer = SpiffeId::parse(&caller(count / 2))?;
     let now = SystemTime::UNIX_EPOCH;
     let source = IpAddr::from([10, 1, 2, 3]);
-    let connection = |port| Connection { peer: PeerIdentity::Authenticated(&peer), source, port, now };
+    let connection = |port| Connection::new(PeerIdentity::Authenticated(&peer), source, port, now);
     let AtConnect::Residual(residual) = policies.at_connect(&connection(8443)) else {
         bail!("the policies refuse the connection");
     };
     let path = CanonicalPath::parse(&format!("/v1/tenant-{}/x", count / 2))?;
-    let request = Request { method: "GET", host: None, path: &path };
+    let request = Request::new("GET", None, &path);
     let connect = median(|| drop(black_box(policies.decide_tcp(black_box(&connection(9090))))));
     let request = median(|| drop(black_box(residual.decide(black_box(&request), now))));
     Ok((connect, request))

@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::support::command::{Ended, command, run};
+use crate::support::sidecar::{CALLER, Callee, SERVER, allow_path};
+use crate::support::tls;
+use crate::support::wait::within;
 
 const API: &str = "spiffe://prod.test/ns/shop/sa/api";
 const WEB: &str = "spiffe://prod.test/ns/shop/sa/web";
@@ -471,4 +474,67 @@ fn why_decides_as_of_a_past_time() {
 
     ask("2020-01-30T00:00:00Z").expect(0);
     ask("2020-02-01T00:00:00Z").expect(4);
+}
+
+#[test]
+fn what_a_sidecar_refused_is_learned_replayed_and_drawn() {
+    let callee = Callee::http();
+    let (to, from, port) = (callee.authority.id(SERVER), callee.authority.id(CALLER), callee.inbound.port());
+    let narrow = allow_path("api", &to, &from, port);
+    callee.sidecar.policy("api.yaml", &narrow);
+    within(Duration::from_secs(10), "the narrow policy is in force", || {
+        matches!(tls::get(callee.inbound, &callee.caller, "/orders/1"), Ok(answer) if answer.status == 403)
+            .then_some(())
+    });
+    for path in ["/orders/2", "/orders/3", "/orders/4", "/other"] {
+        assert_eq!(tls::get(callee.inbound, &callee.caller, path).unwrap().status, 403);
+    }
+    callee.sidecar.audit.wait_for_denied(5);
+    let log = callee.sidecar.audit.path().display().to_string();
+    let desk = Desk::with(&narrow);
+    let learned = desk.policy(&["learn", "--log", &log, "--policies", "DIR"]).expect(0).stdout;
+    let replay =
+        |words: &[&str]| run(&[&["policy", "replay", "--log", &log, "-o", "json"][..], words].concat());
+
+    let same = replay(&[&desk.policies()]);
+    let proposed = desk.write("policies/learned.yaml", &learned);
+    let changed = replay(&[&desk.policies()]).expect(3).json();
+    let drawn = desk.policy(&["graph", "--format", "json", "--log", &log, "DIR"]).expect(0).json();
+
+    assert!(learned.contains("\"/orders/*\"") && learned.contains("\"/other\""), "{learned}");
+    assert!(learned.contains("paths that differ in a number only"), "{learned}");
+    run(&["policy", "check", &proposed]).expect(0);
+    let no_change = same.json();
+    assert_eq!(no_change["changed"], json!([]), "{no_change}");
+    let rows = changed["changed"].as_array().unwrap();
+    assert!(
+        rows.iter().all(|row| row["was"] == "denied" && row["decision"]["decision"] == "allow"),
+        "{changed}"
+    );
+    let calls: u64 = rows.iter().map(|row| row["calls"].as_u64().unwrap()).sum();
+    assert!(calls >= 5, "{changed}");
+    let kinds: Vec<&Value> = drawn["edges"].as_array().unwrap().iter().map(|edge| &edge["kind"]).collect();
+    assert!(kinds.contains(&&json!("denied")) && kinds.contains(&&json!("used")), "{drawn}");
+}
+
+#[test]
+fn a_log_that_is_none_is_refused() {
+    let desk = Desk::with(POLICY);
+    let missing = desk.path("none.jsonl");
+
+    for words in [
+        ["replay", "--log", &missing, "DIR"].as_slice(),
+        &["learn", "--log", &missing],
+        &["graph", "--log", &missing, "DIR"],
+    ] {
+        let told = desk.policy(words).expect(2);
+        assert!(told.stderr.contains("none.jsonl"), "{words:?}: {}", told.stderr);
+    }
+    let torn = desk.write("torn.jsonl", "{\"time\": 1}\n\0\0\n");
+    let told = desk.policy(&["replay", "--log", &torn, "DIR"]).expect(0);
+    assert!(
+        told.stderr.contains("torn.jsonl:1") && told.stdout.contains("0 calls on record"),
+        "{}",
+        told.stderr
+    );
 }
