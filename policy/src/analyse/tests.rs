@@ -193,3 +193,23 @@ fn istios_workloads_are_told_apart_by_namespace_and_labels() {
     assert_eq!(loss.labels.get("app").map(String::as_str), Some("api"));
     assert_eq!(loss.to.as_str(), "spiffe://cluster.local/ns/shop/sa/other");
 }
+
+#[test]
+fn many_tenants_told_apart_by_a_header_are_settled() {
+    let rule = |number: usize| {
+        format!(
+            "  - {{name: t{number}, from: [spiffe://a.test/web], http: {{port: 80, paths: [/t{number}/**], headers: {{x-tenant: [t{number}]}}}}}}\n"
+        )
+    };
+    let rules = |count: usize| -> String {
+        let rules: String = (0..count).map(rule).collect();
+        format!(
+            "protects: spiffe://a.test/api\nallow:\n{rules}deny:\n  - {{name: d, from: [anyone], http: {{port: 80, headers: {{x-tenant: [t3]}}}}}}\n"
+        )
+    };
+
+    let found = diff(&set(&[&rules(60)]), &set(&[&rules(61)]), Terms::default());
+
+    assert_eq!((found.gained.len(), found.lost.len(), found.unsettled.len()), (1, 0, 0), "{found:?}");
+    assert_eq!(found.gained[0].witness.http.as_ref().unwrap().path, "/t60/other");
+}

@@ -2,7 +2,8 @@
 //!
 //! A condition looks at every value, at any, or at all of them joined. So the atoms are found by trying lists of values,
 //! one of each kind that the patterns distinguish, on the conditions themselves. As many values as there are conditions
-//! are enough: each condition has one value that makes it hold or fail.
+//! are enough: each condition has one value that makes it hold or fail. Of native conditions far fewer lists are needed,
+//! see `telling`.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,9 +13,52 @@ use crate::access::{Request, Token};
 use crate::analyse::budget::{Budget, Spent};
 use crate::analyse::language::{Pattern, Universe, partition};
 use crate::analyse::sets::AtomSet;
-use crate::document::RequestCondition;
+use crate::document::{HeaderReading, RequestCondition};
 use crate::path::CanonicalPath;
 use crate::pattern::TextPattern;
+
+/// The lists that matter to native conditions; none where there are others, or too many.
+///
+/// An access is looked for that one allow rule grants and that others do not, or that another set refuses. With more
+/// values, more conditions on every value fail and more of those on any value hold. So if a list does, the longest list
+/// does as well of which the granting rule takes each value, and the deny rules that must not match none. Where none must
+/// fail, one value or none is enough.
+fn telling(
+    name: &Arc<str>,
+    classes: &[String],
+    conditions: &Conditions,
+    budget: &mut Budget,
+) -> Result<Option<Vec<Vec<String>>>, Spent> {
+    let (mut granting, mut denying) = (vec![vec![true; classes.len()]], Vec::new());
+    for condition in &conditions.list {
+        let RequestCondition::Header { reading, .. } = condition else { return Ok(None) };
+        budget.spend(classes.len())?;
+        let alone = |class: &String| vec![(name.to_string(), class.clone())];
+        let taken =
+            classes.iter().map(|class| with_request(condition, &alone(class), Token::Absent)).collect();
+        match reading {
+            HeaderReading::Every => granting.push(taken),
+            HeaderReading::Any => denying.push(taken),
+            HeaderReading::Joined(_) | HeaderReading::JoinedOrAny(_) => return Ok(None),
+        }
+    }
+    for denied in denying {
+        let without =
+            |taken: &Vec<bool>| taken.iter().zip(&denied).map(|(taken, denied)| *taken && !denied).collect();
+        let spared: Vec<Vec<bool>> = granting.iter().map(without).collect();
+        granting.extend(spared);
+        granting.sort_unstable();
+        granting.dedup();
+        if granting.len() > MAX_LISTS {
+            return Ok(None);
+        }
+    }
+    let list = |taken: &Vec<bool>| -> Vec<String> {
+        classes.iter().zip(taken).filter(|(_, taken)| **taken).map(|(class, _)| class.clone()).collect()
+    };
+    let alone = classes.iter().map(|class| vec![class.clone()]);
+    Ok(Some([Vec::new()].into_iter().chain(alone).chain(granting.iter().map(list)).collect()))
+}
 
 /// Conditions, each once.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +116,10 @@ impl HeaderDimension {
             | RequestCondition::Token(_) => &[],
         });
         let classes = classes(texts, &[], budget)?;
-        let (lists, coverage) = subsets(&classes, conditions.list.len());
+        let (lists, coverage) = match telling(name, &classes, &conditions, budget)? {
+            Some(lists) => (lists, Coverage::Whole),
+            None => subsets(&classes, conditions.list.len()),
+        };
         let mut atoms = Atoms::default();
         for list in lists {
             budget.spend(conditions.list.len())?;

@@ -219,8 +219,14 @@ fn values(
         }
     }
     let classes = classes(texts.into_iter(), &exact, budget)?;
-    // Issuer and subject are one text each; of other claims a list is as good as its longest sublist that matters.
-    let most = if is("iss") || is("sub") { 1 } else { looking };
+    // Issuer and subject are one text each. A native rule asks for one value of a claim, so that two are enough: one for the
+    // rule that grants, one for the rule that refuses on the other side. Istio's conditions may need a value each.
+    let native = conditions.list.iter().all(|condition| matches!(condition, RequestCondition::Token(_)));
+    let most = match native {
+        _ if is("iss") || is("sub") => 1,
+        true => looking.min(2),
+        false => looking,
+    };
     let (lists, coverage) = subsets(&classes, most);
     let value = |list: Vec<String>| match list.as_slice() {
         [] => None,
@@ -271,4 +277,4 @@ pub(super) fn names(conditions: &Conditions) -> String {
 }
 
 // Most tokens that are tried for claims that conditions link.
-const MAX_TOKENS: usize = 20_000;
+const MAX_TOKENS: usize = 60_000;
