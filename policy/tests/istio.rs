@@ -14,6 +14,8 @@
 mod asking;
 #[path = "istio/importing.rs"]
 mod importing;
+#[path = "istio/mutations.rs"]
+mod mutations;
 #[path = "istio/refusals.rs"]
 mod refusals;
 #[path = "istio/rows.rs"]

@@ -2,7 +2,7 @@ use std::time::SystemTime;
 
 use identity::SpiffeId;
 
-use super::{MAX_FILES, MAX_RULES, MAX_SET_BYTES, compile, too_many_rules};
+use super::{MAX_FILES, MAX_RULES, MAX_SET_BYTES, Options, compile, compile_with, too_many_rules};
 use crate::strict::Source;
 use crate::{Connection, PeerIdentity};
 
@@ -185,4 +185,92 @@ fn a_file_given_twice_is_refused() {
     assert!(
         refusal(&[source("p.yaml", ""), source("p.yaml", "")]).contains("p.yaml: the file is given twice")
     );
+}
+
+const ISTIO_DENY: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: d, namespace: a}\n\
+    spec: {action: DENY, rules: [{to: [{operation: {ports: [\"9000\"]}}]}]}\n";
+const ISTIO_ALLOW: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: e, namespace: a}\n\
+    spec: {rules: [{}]}\n";
+const NATIVE_ALLOW: &str = "vouchsafe: policy/v1\nname: open\nprotects: spiffe://t.test/ns/a/sa/x\n\
+    allow:\n  - {name: r, from: [unauthenticated], tcp: {port: any}}\n";
+const NATIVE_DENY: &str = "vouchsafe: policy/v1\nname: local\nprotects: spiffe://t.test/ns/a/sa/x\n\
+    deny:\n  - {name: r, from: [anyone], tcp: {port: 9000}}\n";
+
+fn passes(files: &[(&str, &str)], denials: &[(&str, &str)], port: u16) -> bool {
+    let sources = |files: &[(&str, &str)]| {
+        files.iter().map(|(name, text)| Source::new(*name, *text)).collect::<Vec<_>>()
+    };
+    let options = Options { denials: sources(denials), ..Options::default() };
+    let set = compile_with(&sources(files), &options).unwrap();
+    let id = SpiffeId::parse("spiffe://t.test/ns/a/sa/x").unwrap();
+    let connection =
+        Connection::new(PeerIdentity::Unauthenticated, crate::net::ANY_ADDRESS, port, SystemTime::UNIX_EPOCH);
+    set.for_workload(&id).decide_tcp(&connection).is_allowed()
+}
+
+#[test]
+fn files_that_may_only_refuse_open_nothing() {
+    assert!(!passes(&[], &[("local/d.yaml", ISTIO_DENY)], 1));
+    assert!(!passes(&[], &[("local/n.yaml", NATIVE_DENY)], 1));
+    let shadow = NATIVE_DENY.replace("name: local\n", "name: local\nmode: shadow\nuntil: 2027-01-01\n");
+    assert!(!passes(&[], &[("local/s.yaml", &shadow)], 1));
+}
+
+#[test]
+fn files_that_may_only_refuse_refuse_beside_the_others() {
+    for denial in [ISTIO_DENY, NATIVE_DENY] {
+        for file in [NATIVE_ALLOW, ISTIO_ALLOW] {
+            assert!(passes(&[("a.yaml", file)], &[("local/d.yaml", denial)], 1));
+            assert!(!passes(&[("a.yaml", file)], &[("local/d.yaml", denial)], 9000));
+            assert!(passes(&[("a.yaml", file)], &[], 9000));
+        }
+    }
+}
+
+#[test]
+fn files_that_may_only_refuse_are_refused_where_they_allow() {
+    let tokens = "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {name: d, namespace: a}\nspec: {}\n";
+    for (text, expected) in [
+        (NATIVE_ALLOW, "l.yaml:2:7: the rule \"r\" allows, and this file may only deny"),
+        (ISTIO_ALLOW, "l.yaml:3:18: the policy allows, and this file may only deny"),
+        (tokens, "l.yaml:3:18: the file says whose tokens count, and may only deny"),
+    ] {
+        let options = Options { denials: vec![Source::new("l.yaml", text)], ..Options::default() };
+        let problems = compile_with(&[], &options).map(|_| ()).unwrap_err();
+        assert!(problems.to_string().starts_with(expected), "{problems}");
+    }
+}
+
+#[test]
+fn istio_files_beside_native_ones_let_nothing_pass_that_they_do_not_select() {
+    let elsewhere = ISTIO_DENY.replace("namespace: a", "namespace: b");
+
+    assert!(passes(&[("a.yaml", &elsewhere)], &[], 1));
+    let other = NATIVE_ALLOW.replace("sa/x", "sa/y");
+    assert!(!passes(&[("a.yaml", &elsewhere), ("b.yaml", &other)], &[], 1));
+    assert!(!passes(&[], &[], 1));
+}
+
+#[test]
+fn a_guarantee_that_does_not_hold_or_cannot_be_proved_refuses_the_load() {
+    let promise = "vouchsafe: policy/v1\nname: g\nprotects: spiffe://t.test/ns/a/sa/x\n\
+        guarantees:\n  - never: {from: [unauthenticated]}\n";
+    let load = |files: &[&str]| {
+        let files: Vec<Source> = files
+            .iter()
+            .enumerate()
+            .map(|(number, text)| Source::new(format!("{number}.yaml"), *text))
+            .collect();
+        compile_with(&files, &Options::default()).map(|_| ()).map_err(|problems| problems.to_string())
+    };
+
+    assert_eq!(load(&[promise]), Ok(()));
+    let broken = load(&[promise, NATIVE_ALLOW]).unwrap_err();
+    assert!(broken.starts_with("0.yaml:5:5: guarantee broken: "), "{broken}");
+    assert!(broken.contains("open/r (1.yaml:5)"), "{broken}");
+    let labelled = ISTIO_DENY.replace("spec: {", "spec: {selector: {matchLabels: {app: x}}, ");
+    let unknown = load(&[promise, &labelled]).unwrap_err();
+    assert!(unknown.contains("select workloads by labels, which an identity does not tell"), "{unknown}");
+    let wide = promise.replace("{from:", "{to: [spiffe://t.test/**], from:");
+    assert!(load(&[&wide, ISTIO_DENY]).unwrap_err().contains("several namespaces"));
 }
