@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use serde_json::Value;
+use identity::jwt::KeySet;
 
 use super::resource::{Metadata, Name};
 use super::scope::{Scope, read_scope};
@@ -119,10 +119,9 @@ fn read_keys(fields: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<KeySource
 
 fn read_inline(node: &Node, read: &mut Reader<'_>) -> Option<KeySource> {
     let text = read.text(node)?;
-    let keys: Option<Value> = serde_json::from_str(text).ok();
-    let is_set = keys.as_ref().and_then(|set| set.get("keys")).is_some_and(Value::is_array);
-    if !is_set {
-        read.problem(node, "\"jwks\" is not a JWK set: a JSON object with \"keys\"", None);
+    if let Err(error) = KeySet::parse(text.as_bytes()) {
+        let cure = "a key set is {\"keys\": […]} with the public keys of the issuer (RFC 7517)";
+        read.problem(node, format!("\"jwks\" is no key set: {error}"), Some(cure));
         return None;
     }
     Some(KeySource::Inline(text.into()))
