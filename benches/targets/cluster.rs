@@ -96,8 +96,10 @@ pub(crate) struct Pair {
     pub(crate) ca: Ca,
     pub(crate) tcp: Route,
     pub(crate) http: Route,
+    /// The rules of the callee, without who may call.
+    rules: String,
     /// Last, so that the files are there while the daemons end.
-    _root: tempfile::TempDir,
+    root: tempfile::TempDir,
 }
 
 /// Where the caller's application connects, and where its sidecar connects on.
@@ -124,14 +126,25 @@ impl Pair {
         };
         let [(_, api), (_, web)] = &programs;
         let policy = format!("{}{}", tcp.rule, http.rule);
-        let policies = directory(&directory(root.path(), "api")?, "policies")?;
-        let head =
-            format!("vouchsafe: policy/v1\nname: api\nprotects: {}\nmode: enforce\nallow:\n", id("/api"));
-        std::fs::write(policies.join("api.yaml"), head + &policy)?;
+        write_policy(root.path(), &policy)?;
         let api = side("api", api, &format!("inbound:\n{}{}", tcp.inbound, http.inbound))?;
         let web = side("web", web, &format!("outbound:\n{}{}", tcp.outbound, http.outbound))?;
-        Ok(Self { web, api, agent, ca, tcp: tcp.route, http: http.route, _root: root })
+        Ok(Self { web, api, agent, ca, tcp: tcp.route, http: http.route, rules: policy, root })
     }
+
+    /// Lets `caller` call, and nobody else.
+    pub(crate) fn allow(&self, caller: &str) -> anyhow::Result<()> {
+        write_policy(self.root.path(), &self.rules.replace(&id("/web"), caller))
+    }
+}
+
+/// Puts the callee's policy in place in one step.
+fn write_policy(root: &Path, rules: &str) -> anyhow::Result<()> {
+    let dir = directory(root, "api")?;
+    let head = format!("vouchsafe: policy/v1\nname: api\nprotects: {}\nmode: enforce\nallow:\n", id("/api"));
+    std::fs::write(dir.join("api.partial"), head + rules)?;
+    std::fs::rename(dir.join("api.partial"), directory(&dir, "policies")?.join("api.yaml"))?;
+    Ok(())
 }
 
 /// A route as lines of the configurations.

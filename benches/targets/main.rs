@@ -13,6 +13,7 @@ mod daemon;
 mod decisions;
 mod identities;
 mod idle;
+mod reload;
 mod report;
 mod size;
 mod tour;
@@ -27,13 +28,14 @@ struct Group {
     measure: fn() -> anyhow::Result<Vec<Row>>,
 }
 
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     Group { name: "size", measure: size::measure },
     Group { name: "tour", measure: tour::measure },
     Group { name: "identities", measure: identities::measure },
     Group { name: "decisions", measure: decisions::measure },
     Group { name: "idle", measure: idle::measure },
     Group { name: "connections", measure: connections::measure },
+    Group { name: "reload", measure: reload::measure },
 ];
 
 fn main() -> anyhow::Result<()> {
