@@ -117,11 +117,6 @@ fn requests(count: usize, policies: &WorkloadPolicies, connection: &Connection<'
         ]
     };
     let (known, unknown) = (fields(last), fields(count));
-    let claims = |role: usize| {
-        let claims = json!({"iss": "https://i.test", "aud": ["x", "api"], "scope": "a read",
-            "realm": {"roles": ["x", format!("r{role}")]}, "n": 5});
-        Claims::verified(claims.as_object().unwrap().clone())
-    };
     let (member, guest) = (claims(last), claims(count));
     let plain = |path| Request { headers: &known, ..Request::new("GET", Some(&api), path) };
     let requests = [
@@ -132,11 +127,7 @@ fn requests(count: usize, policies: &WorkloadPolicies, connection: &Connection<'
         ("header, no rule", nothing, Request { headers: &unknown, ..plain(header) }),
         ("token, allowed", Ok("token"), Request { token: Token::Verified(&member), ..plain(token) }),
         ("token, no rule", nothing, Request { token: Token::Verified(&guest), ..plain(token) }),
-        (
-            "token, invalid",
-            Err(DenyReason::JwtInvalid),
-            Request { token: Token::Invalid, ..plain(token) },
-        ),
+        ("token, invalid", Err(DenyReason::JwtInvalid), Request { token: Token::Invalid, ..plain(token) }),
         (
             "tunnel, allowed",
             Ok("tunnel"),
@@ -155,12 +146,17 @@ fn requests(count: usize, policies: &WorkloadPolicies, connection: &Connection<'
         panic!("the connection leaves requests open")
     };
     for (what, expected, request) in &requests {
-        free(&format!("{what}, {count}"), *expected, || {
-            policies.decide_http(connection, request)
-        });
+        free(&format!("{what}, {count}"), *expected, || policies.decide_http(connection, request));
         let later = || residual.decide(request, SystemTime::UNIX_EPOCH);
         free(&format!("{what}, residual, {count}"), *expected, later);
     }
+}
+
+/// A token's claims, verified; among them a role.
+fn claims(role: usize) -> Claims {
+    let claims = json!({"iss": "https://i.test", "aud": ["x", "api"], "scope": "a read",
+        "realm": {"roles": ["x", format!("r{role}")]}, "n": 5});
+    Claims::verified(claims.as_object().unwrap().clone())
 }
 
 /// What a connection keeps between its requests is one allocation, and none for up to a thousand rules.
