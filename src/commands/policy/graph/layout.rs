@@ -30,7 +30,8 @@ pub(super) fn lay_out(nodes: usize, arrows: &[(usize, usize)]) -> Layout {
         rows.entry(*layer).or_default().push(node);
     }
     let mut row = vec![0_usize; nodes];
-    place_rows(&rows, &mut row);
+    rows.values().for_each(|members| place_rows(members, &mut row));
+    let neighbours = neighbours(nodes, &forward);
     for sweep in 0..SWEEPS {
         let mut order: Vec<usize> = rows.keys().copied().collect();
         if sweep % 2 == 1 {
@@ -38,9 +39,9 @@ pub(super) fn lay_out(nodes: usize, arrows: &[(usize, usize)]) -> Layout {
         }
         for number in order {
             if let Some(members) = rows.get_mut(&number) {
-                sort_by_neighbours(members, &row, &forward);
+                sort_by_neighbours(members, &row, &neighbours);
+                place_rows(members, &mut row);
             }
-            place_rows(&rows, &mut row);
         }
     }
     let size = |layer: &usize| rows.get(layer).map_or(0, Vec::len);
@@ -136,37 +137,35 @@ fn layers(nodes: usize, forward: &[(usize, usize)]) -> Vec<usize> {
     layer
 }
 
-fn place_rows(rows: &BTreeMap<usize, Vec<usize>>, row: &mut [usize]) {
-    for members in rows.values() {
-        for (at, node) in members.iter().enumerate() {
-            if let Some(place) = row.get_mut(*node) {
-                *place = at;
-            }
+fn place_rows(members: &[usize], row: &mut [usize]) {
+    for (at, node) in members.iter().enumerate() {
+        if let Some(place) = row.get_mut(*node) {
+            *place = at;
         }
     }
 }
 
-// Nodes go where the middle of their neighbours is; those without keep their order.
-fn sort_by_neighbours(members: &mut [usize], row: &[usize], forward: &[(usize, usize)]) {
-    let mut sums: BTreeMap<usize, (usize, usize)> = members.iter().map(|node| (*node, (0, 0))).collect();
-    let mut add = |node: usize, neighbour: usize| {
-        if let (Some((sum, count)), Some(at)) = (sums.get_mut(&node), row.get(neighbour)) {
-            *sum += at;
-            *count += 1;
-        }
-    };
+fn neighbours(nodes: usize, forward: &[(usize, usize)]) -> Vec<Vec<usize>> {
+    let mut neighbours: Vec<Vec<usize>> = vec![Vec::new(); nodes];
     for (from, to) in forward {
-        add(*from, *to);
-        add(*to, *from);
-    }
-    let middle = |node: &usize| {
-        let own = row.get(*node).copied().unwrap_or_default();
-        match sums.get(node) {
-            Some((sum, count)) if *count > 0 => sum * SCALE / count,
-            Some(_) | None => own * SCALE,
+        for (node, other) in [(from, to), (to, from)] {
+            if let Some(list) = neighbours.get_mut(*node) {
+                list.push(*other);
+            }
         }
-    };
-    members.sort_by_key(|node| (middle(node), *node));
+    }
+    neighbours
+}
+
+// Nodes go where the middle of their neighbours is; those without keep their order.
+fn sort_by_neighbours(members: &mut [usize], row: &[usize], neighbours: &[Vec<usize>]) {
+    let at = |node: &usize| row.get(*node).copied().unwrap_or_default();
+    members.sort_by_cached_key(|node| {
+        let near = neighbours.get(*node).map(Vec::as_slice).unwrap_or_default();
+        let sum: usize = near.iter().map(at).sum();
+        let middle = (sum * SCALE).checked_div(near.len()).unwrap_or_else(|| at(node) * SCALE);
+        (middle, *node)
+    });
 }
 
 const SWEEPS: usize = 8;

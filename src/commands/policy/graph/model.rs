@@ -71,9 +71,11 @@ impl Graph {
     pub(super) fn of(set: &PolicySet) -> Result<Self, GraphError> {
         let mut names: BTreeSet<String> = BTreeSet::new();
         let mut found: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
-        let rules: Vec<WrittenRule> = live_rules(set);
+        let live = Live::of(set);
+        let rules: Vec<WrittenRule> =
+            set.written_rules().filter(|rule| rule.effect == WrittenEffect::Allow).collect();
         for (number, rule) in rules.iter().enumerate() {
-            for pair in pairs(rule) {
+            for pair in pairs(rule).filter(|(from, _)| live.has(rule, from)) {
                 names.insert(pair.0.clone());
                 names.insert(pair.1.clone());
                 found.entry(pair).or_default().push(number);
@@ -166,15 +168,33 @@ impl Graph {
     }
 }
 
-// A rule that is refused whole by others draws nothing. What could not be settled is drawn.
-fn live_rules(set: &PolicySet) -> Vec<WrittenRule> {
-    let reach = analyse::reach(set, None, None, Terms::default());
-    let known: BTreeSet<RuleRef> = reach.ways.iter().filter_map(|way| way.rule.clone()).collect();
-    let certain = reach.unsettled.is_empty() && reach.left_out == 0;
-    set.written_rules()
-        .filter(|rule| rule.effect == WrittenEffect::Allow)
-        .filter(|rule| !certain || rule.to.is_empty() || known.contains(&rule.rule))
-        .collect()
+/// The callers whom deny rules leave a way in, by rule; none where that could not be settled, so that everything is drawn.
+struct Live(Option<BTreeMap<RuleRef, BTreeSet<String>>>);
+
+impl Live {
+    fn of(set: &PolicySet) -> Self {
+        let reach = analyse::reach(set, None, None, Terms::default());
+        if !reach.unsettled.is_empty() || reach.left_out > 0 {
+            return Self(None);
+        }
+        let mut live: BTreeMap<RuleRef, BTreeSet<String>> = BTreeMap::new();
+        for way in reach.ways {
+            if let Some(rule) = way.rule {
+                live.entry(rule).or_default().extend(way.from);
+            }
+        }
+        Self(Some(live))
+    }
+
+    fn has(&self, rule: &WrittenRule, from: &str) -> bool {
+        let Some(live) = &self.0 else { return true };
+        // Whom it is for is told by labels, which the analysis does not look at.
+        if rule.to.is_empty() {
+            return true;
+        }
+        let keyword = matches!(from, ANYONE | UNAUTHENTICATED);
+        live.get(&rule.rule).is_some_and(|callers| keyword || callers.contains(from))
+    }
 }
 
 fn pairs(rule: &WrittenRule) -> impl Iterator<Item = (String, String)> {
@@ -247,8 +267,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_rule_that_is_denied_whole_draws_nothing() {
-        let denied =
-            format!("{RULES}deny:\n  - {{name: no, from: [spiffe://a.test/batch/*], tcp: {{port: any}}}}\n");
+        let denied = format!(
+            "{RULES}deny:\n  - {{name: stop, from: [spiffe://a.test/batch/*], tcp: {{port: any}}}}\n"
+        );
 
         assert_eq!(graph(&denied).edges.len(), 1);
     }

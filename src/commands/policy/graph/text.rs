@@ -33,10 +33,10 @@ pub(super) fn dot(to: &mut impl Write, graph: &Graph) -> io::Result<()> {
     writeln!(to, "}}")
 }
 
-// In the language of Graphviz only a quote has to be escaped; a backslash would begin an escape of its own.
+// What is shown has its backslashes and controls escaped already, as Graphviz reads them; a quote is left.
 fn quoted(text: &str) -> String {
-    let escaped = text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-    format!("\"{}\"", audit::shown(&escaped))
+    let lines: Vec<String> = text.lines().map(|line| audit::shown(line).replace('"', "\\\"")).collect();
+    format!("\"{}\"", lines.join("\\n"))
 }
 
 /// Writes the graph for programs.
