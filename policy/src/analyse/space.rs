@@ -136,20 +136,15 @@ struct Acts {
 
 impl Acts {
     fn new(methods: Texts, protocols: Vec<Arc<str>>) -> Self {
-        let mut list = vec![Act::Tcp];
         let witnesses = || methods.partition.atoms.iter().map(|atom| atom.witness.clone());
-        list.extend(
-            witnesses().map(
-                |method| {
-                    if method == crate::access::CONNECT { Act::Connect } else { Act::Plain(method) }
-                },
-            ),
-        );
+        let plain = || witnesses().filter(|method| method != crate::access::CONNECT);
+        // The most usual first: it is the first that an answer shows.
+        let mut list: Vec<Act> = plain().map(Act::Plain).collect();
+        list.extend([Act::Tcp, Act::Connect]);
         let other = protocols.iter().all(|protocol| &**protocol != WEBSOCKET);
         let unnamed = if other { WEBSOCKET } else { "other" };
         for protocol in offers(&protocols, unnamed) {
-            let upgrades = witnesses().filter(|method| method != crate::access::CONNECT);
-            list.extend(upgrades.map(|method| Act::Upgrade { protocol: protocol.clone(), method }));
+            list.extend(plain().map(|method| Act::Upgrade { protocol: protocol.clone(), method }));
         }
         Self { list, methods }
     }
