@@ -29,12 +29,16 @@ use serde::Serialize;
 
 pub use budget::{Budget, DEFAULT_STEPS};
 pub use describe::Description;
-pub use diff::{Change, Diff, MAX_CHANGES, Obstacle, diff};
+pub use diff::{Change, Diff, MAX_CHANGES, MAX_SHOWN, Obstacle, diff};
 pub use lint::{Finding, FindingKind, Lint, lint};
 pub use prove::{Broken, Cause, prove};
 pub use reach::{MAX_WAYS, Reach, Way, reach};
+pub use space::{Extent, MAX_EXAMPLES};
 pub use witness::{Witness, WitnessRequest, WitnessToken};
 
+use budget::Spent;
+
+use crate::document::Mode;
 use crate::moment::LAST;
 use crate::pattern::IdPattern;
 
@@ -55,14 +59,30 @@ pub enum Instant {
     AfterShadows,
     /// This moment.
     At(SystemTime),
+    /// Every moment from this one on, where an answer can tell them apart; else this one.
+    From(SystemTime),
 }
 
 impl Instant {
     fn time(self) -> SystemTime {
         match self {
             Self::AfterShadows => SystemTime::UNIX_EPOCH + LAST,
-            Self::At(moment) => moment,
+            Self::At(moment) | Self::From(moment) => moment,
         }
+    }
+
+    /// The moments at which policies with these modes begin to decide otherwise: in between, nothing changes.
+    fn times(self, modes: impl Iterator<Item = Mode>) -> Result<Vec<SystemTime>, Spent> {
+        let mut times = vec![self.time()];
+        if let Self::From(start) = self {
+            times.extend(modes.filter_map(|mode| match mode {
+                Mode::Shadow { until } if until > start => Some(until),
+                Mode::Shadow { .. } | Mode::Enforce | Mode::DryRun => None,
+            }));
+        }
+        times.sort_unstable();
+        times.dedup();
+        if times.len() > MAX_MOMENTS { Err(Spent) } else { Ok(times) }
     }
 }
 
@@ -102,6 +122,9 @@ impl fmt::Display for Unsettled {
         }
     }
 }
+
+/// Most moments at which the policies of one workload may begin to enforce, for an answer about all of them.
+pub const MAX_MOMENTS: usize = 64;
 
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,21 @@
 //! What a change of the policies opens, and what it closes.
 
+mod proofs;
+
 use std::fmt;
+use std::ops::ControlFlow;
 
 use identity::SpiffeId;
 use serde::Serialize;
 
-use super::blocks::{Block, remainder};
+use super::blocks::{Block, remainders};
 use super::budget::{Budget, Spent};
 use super::scene::{Layout, Part, Scene, Standing, every_workload};
-use super::space::{Space, Survey};
+use super::space::{Extent, Space, Survey};
 use super::witness::Witness;
-use super::{Terms, Unsettled};
+use super::{Instant, Terms, Unsettled};
 use crate::decision::RuleRef;
+use crate::mesh::Workload;
 use crate::set::PolicySet;
 
 /// Every access gained and lost.
@@ -48,6 +52,8 @@ pub struct Change {
     pub allowed_by: Option<RuleRef>,
     /// What refuses it on the other side.
     pub refused_by: Obstacle,
+    /// What it spans.
+    pub spans: Extent,
     /// An access of this kind.
     pub witness: Witness,
 }
@@ -80,6 +86,10 @@ impl fmt::Display for Obstacle {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.witness)?;
+        let spans = self.spans.to_string();
+        if !spans.is_empty() {
+            write!(f, "\n  one of: {spans}")?;
+        }
         match &self.allowed_by {
             Some(rule) => write!(f, "\n  allowed by {rule}")?,
             None => f.write_str("\n  allowed because no rule refuses it")?,
@@ -88,7 +98,8 @@ impl fmt::Display for Change {
     }
 }
 
-/// Compares two sets: every workload that either names, every access that can be told apart.
+/// Compares two sets: every workload that either names, every access that can be told apart. Tokens that prove more than before
+/// cannot be shown by a request, and are unsettled.
 pub fn diff(old: &PolicySet, new: &PolicySet, terms: Terms) -> Diff {
     let mut diff = Diff::default();
     let mut budget = terms.budget;
@@ -96,34 +107,91 @@ pub fn diff(old: &PolicySet, new: &PolicySet, terms: Terms) -> Diff {
         diff.unsettled.push(Unsettled::cap(None));
         return diff;
     };
-    let now = terms.moment.time();
     for workload in &found {
-        let (before, after) = (Scene::new(old, workload, now), Scene::new(new, workload, now));
-        if budget.share(|part| of_workload(&before, &after, &mut diff, part)).is_err() {
-            diff.unsettled.push(Unsettled::cap(Some(&workload.id)));
+        match budget.share(|part| of_workload([old, new], workload, terms.moment, part)) {
+            Ok(found) => diff.take(found),
+            Err(Spent) => diff.unsettled.push(Unsettled::cap(Some(&workload.id))),
         }
     }
     diff
 }
 
-fn of_workload(before: &Scene, after: &Scene, diff: &mut Diff, budget: &mut Budget) -> Result<(), Spent> {
+impl Diff {
+    fn take(&mut self, more: Found) {
+        for (list, found) in [(&mut self.gained, more.gained), (&mut self.lost, more.lost)] {
+            let room = MAX_CHANGES.saturating_sub(list.len());
+            self.left_out = self.left_out.saturating_add(found.len().saturating_sub(room));
+            list.extend(found.into_iter().take(room));
+        }
+        self.unsettled.extend(more.unsettled);
+    }
+}
+
+/// What was found out about one workload, at one moment after another.
+#[derive(Default)]
+struct Found {
+    gained: Vec<Change>,
+    lost: Vec<Change>,
+    unsettled: Vec<Unsettled>,
+}
+
+impl Found {
+    // What changes at one moment mostly changes at the others too, and is told once.
+    fn take(&mut self, gained: Changes<'_>, lost: Changes<'_>) {
+        for unsettled in gained.doubts.into_iter().chain(lost.doubts) {
+            self.doubt(unsettled);
+        }
+        for (list, found) in [(&mut self.gained, gained.found), (&mut self.lost, lost.found)] {
+            let known = list.len();
+            for change in found {
+                if !list.iter().take(known).any(|other| other.is_like(&change)) {
+                    list.push(change);
+                }
+            }
+        }
+    }
+
+    fn doubt(&mut self, unsettled: Unsettled) {
+        if !self.unsettled.contains(&unsettled) {
+            self.unsettled.push(unsettled);
+        }
+    }
+}
+
+impl Change {
+    fn is_like(&self, other: &Self) -> bool {
+        self.allowed_by == other.allowed_by && self.refused_by == other.refused_by
+    }
+}
+
+fn of_workload(
+    sets: [&PolicySet; 2],
+    to: &Workload,
+    moment: Instant,
+    budget: &mut Budget,
+) -> Result<Found, Spent> {
+    let [before, after] = sets.map(|set| Scene::new(set, to, moment.time()));
+    let mut found = Found::default();
+    for now in moment.times(before.modes().chain(after.modes()))? {
+        at_moment(&before.at(now), &after.at(now), &mut found, budget)?;
+    }
+    Ok(found)
+}
+
+fn at_moment(before: &Scene, after: &Scene, all: &mut Found, budget: &mut Budget) -> Result<(), Spent> {
     let mut survey = Survey::default();
     before.survey(&mut survey);
     after.survey(&mut survey);
     let space = survey.space(budget)?;
-    diff.unsettled.extend(space.unsettled().iter().map(|what| Unsettled::doubt(&before.to.id, what)));
+    space.unsettled().iter().for_each(|what| all.doubt(Unsettled::doubt(&before.to.id, what)));
+    proofs::newly_trusted(before, after).for_each(|unsettled| all.doubt(unsettled));
     let (old, new) = (before.layout(&space, budget)?, after.layout(&space, budget)?);
     let (before, after) = (Side { scene: before, layout: &old }, Side { scene: after, layout: &new });
     let mut gained = Changes { space: &space, found: Vec::new(), doubts: Vec::new() };
     gained.find(&after, &before, budget)?;
     let mut lost = Changes { space: &space, found: Vec::new(), doubts: Vec::new() };
     lost.find(&before, &after, budget)?;
-    diff.unsettled.extend(gained.doubts.into_iter().chain(lost.doubts));
-    for (list, found) in [(&mut diff.gained, gained.found), (&mut diff.lost, lost.found)] {
-        let room = MAX_CHANGES.saturating_sub(list.len());
-        diff.left_out = diff.left_out.saturating_add(found.len().saturating_sub(room));
-        list.extend(found.into_iter().take(room));
-    }
+    all.take(gained, lost);
     Ok(())
 }
 
@@ -150,19 +218,19 @@ impl Changes<'_> {
             Standing::Closed | Standing::Open => Obstacle::NoRule,
         };
         for grant in &passing.layout.grants {
-            if let Some(left) = remainder(&grant.block, &known, self.space.sizes(), budget)? {
-                self.note(grant, &left, (passing, refusing), unallowed.clone());
-            }
+            remainders(&grant.block, &known, self.space.sizes(), budget, &mut |left| {
+                self.note(grant, left, (passing, refusing), unallowed.clone())
+            })?;
             for refusal in &refusals {
                 budget.spend(1)?;
                 if !grant.block.meets(&refusal.block) {
                     continue;
                 }
                 let both = grant.block.and(&refusal.block);
-                if let Some(left) = remainder(&both, &taken, self.space.sizes(), budget)? {
-                    let obstacle = refusal.reference().map_or(Obstacle::InvalidToken, Obstacle::Rule);
-                    self.note(grant, &left, (passing, refusing), obstacle);
-                }
+                let obstacle = refusal.reference().map_or(Obstacle::InvalidToken, Obstacle::Rule);
+                remainders(&both, &taken, self.space.sizes(), budget, &mut |left| {
+                    self.note(grant, left, (passing, refusing), obstacle.clone())
+                })?;
             }
         }
         Ok(())
@@ -191,22 +259,31 @@ impl Changes<'_> {
         left: &Block,
         (passing, refusing): (&Side<'_>, &Side<'_>),
         refused_by: Obstacle,
-    ) {
+    ) -> ControlFlow<()> {
         let allowed_by = grant.reference();
-        let same = |change: &Change| change.allowed_by == allowed_by && change.refused_by == refused_by;
-        if self.found.iter().any(same) {
-            return;
+        let same = |change: &&Change| change.allowed_by == allowed_by && change.refused_by == refused_by;
+        if self.found.iter().filter(same).count() >= MAX_SHOWN {
+            return ControlFlow::Break(());
+        }
+        // Pieces that differ in nothing that is shown are more of the same.
+        let spans = self.space.extent(left);
+        if self.found.iter().filter(same).any(|change| change.spans == spans) {
+            return ControlFlow::Continue(());
         }
         let to = &passing.scene.to.id;
         let shown = passing.scene.passing(self.space, left);
         match shown.filter(|(witness, _)| refusing.scene.refuses(witness)) {
             Some((witness, _)) => {
-                self.found.push(Change { to: to.clone(), allowed_by, refused_by, witness });
+                self.found.push(Change { to: to.clone(), allowed_by, refused_by, spans, witness });
             }
             None => self.doubts.push(Unsettled::doubt(to, format_args!("a change ({refused_by})"))),
         }
+        ControlFlow::Continue(())
     }
 }
+
+/// Most changes of one rule that are told apart: beyond, they are more of the same.
+pub const MAX_SHOWN: usize = 16;
 
 /// Most changes of either kind that are listed; what goes beyond is counted.
 pub const MAX_CHANGES: usize = 10_000;

@@ -10,7 +10,7 @@ use super::budget::{Budget, Spent};
 use super::scene::{Scene, every_workload};
 use super::space::Survey;
 use super::witness::Witness;
-use super::{Terms, Unsettled};
+use super::{Instant, Terms, Unsettled};
 use crate::decision::RuleRef;
 use crate::document::{Guarantee, Policy};
 use crate::set::PolicySet;
@@ -90,7 +90,7 @@ pub fn prove(set: &PolicySet, terms: Terms) -> Vec<Broken> {
         }
         let scene = Scene::new(set, workload, terms.moment.time());
         let promises: Vec<&Promise<'_>> = open.iter().filter_map(|number| guarantees.get(*number)).collect();
-        let found = budget.share(|part| of_workload(&scene, &promises, part));
+        let found = budget.share(|part| at_every_moment(&scene, &promises, terms.moment, part));
         let found = found.unwrap_or_else(|Spent| {
             let cap = || Some(Unsettled::cap(Some(&workload.id)));
             promises.iter().map(|promise| cap().map(|cap| promise.unsettled(cap))).collect()
@@ -128,6 +128,28 @@ impl Promise<'_> {
     fn unsettled(&self, unsettled: Unsettled) -> Broken {
         self.broken(Cause::Unsettled(unsettled))
     }
+}
+
+// A policy promises from the moment on at which it enforces.
+fn at_every_moment(
+    scene: &Scene,
+    promises: &[&Promise<'_>],
+    moment: Instant,
+    budget: &mut Budget,
+) -> Result<Vec<Option<Broken>>, Spent> {
+    let mut answers: Vec<Option<Broken>> = vec![None; promises.len()];
+    let modes = scene.modes().chain(promises.iter().map(|promise| promise.policy.mode()));
+    for now in moment.times(modes)? {
+        let (slots, due): (Vec<_>, Vec<_>) = answers
+            .iter_mut()
+            .zip(promises.iter().copied())
+            .filter(|(answer, promise)| answer.is_none() && promise.policy.mode().enforces_at(now))
+            .unzip();
+        for (slot, answer) in slots.into_iter().zip(of_workload(&scene.at(now), &due, budget)?) {
+            *slot = answer;
+        }
+    }
+    Ok(answers)
 }
 
 fn of_workload(

@@ -12,7 +12,7 @@ use super::budget::{Budget, Spent};
 use super::space::{Space, Survey};
 use super::witness::{View, Witness};
 use crate::decision::{Decision, RuleRef};
-use crate::document::{Effect, Rule};
+use crate::document::{Effect, Issuer, Mode, Policy, Rule};
 use crate::mesh::Workload;
 use crate::set::PolicySet;
 use crate::workload::WorkloadPolicies;
@@ -41,7 +41,15 @@ pub(super) enum Standing {
 
 impl Scene {
     pub(super) fn new(set: &PolicySet, to: &Workload, now: SystemTime) -> Self {
-        let policies = set.protecting(to);
+        Self::of(set.protecting(to), View::of(set), to, now)
+    }
+
+    /// The same at another moment.
+    pub(super) fn at(&self, now: SystemTime) -> Self {
+        Self::of(self.policies.clone(), self.view, &self.to, now)
+    }
+
+    fn of(policies: WorkloadPolicies, view: View, to: &Workload, now: SystemTime) -> Self {
         let (rules, standing, refuses_invalid_tokens) = match policies.protected() {
             Err(_) => (Vec::new(), Standing::Unprotected, false),
             Ok(protected) => {
@@ -51,13 +59,27 @@ impl Scene {
                 (enforcing, standing, protected.refuses_invalid_tokens)
             }
         };
-        let view = View::of(set);
         Self { to: to.clone(), now, view, policies, rules, standing, refuses_invalid_tokens }
     }
 
     /// The rules that enforce.
     pub(super) fn rules(&self) -> impl DoubleEndedIterator<Item = &Rule> {
         self.rules.iter().map(|rule| &**rule)
+    }
+
+    /// The modes of the policies.
+    pub(super) fn modes(&self) -> impl Iterator<Item = Mode> {
+        self.policies.policies().map(Policy::mode)
+    }
+
+    /// Whose tokens prove something.
+    pub(super) fn issuers(&self) -> impl Iterator<Item = &Issuer> {
+        self.policies.issuers().map(|issuer| &**issuer)
+    }
+
+    /// Whether a request with a token that proves nothing is refused.
+    pub(super) fn refuses_invalid_tokens(&self) -> bool {
+        self.refuses_invalid_tokens
     }
 
     pub(super) fn standing(&self) -> Standing {

@@ -1,6 +1,7 @@
 //! Every access that rules can tell apart: the dimensions, their atoms, and each rule as products of them.
 
 mod build;
+mod extent;
 mod headers;
 mod rules;
 mod tokens;
@@ -9,6 +10,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 pub(crate) use build::Survey;
+pub use extent::{Extent, MAX_EXAMPLES};
 pub(crate) use tokens::SampleToken;
 
 use super::blocks::Block;

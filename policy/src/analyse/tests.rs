@@ -144,6 +144,40 @@ fn before_its_shadow_ends_a_policy_takes_nothing_away() {
 }
 
 #[test]
+fn a_change_to_shadow_gains_what_passes_until_it_ends() {
+    let shadow = RATES.replace("allow:", "mode: shadow\nuntil: 2030-01-01\nallow:");
+    let (old, new) = (set(&[RATES]), set(&[&shadow]));
+    let always = Terms { moment: Instant::From(SystemTime::UNIX_EPOCH), ..Terms::default() };
+
+    let found = diff(&old, &new, always);
+
+    assert!(!found.only_narrows() && found.lost.is_empty(), "{found:?}");
+    assert!(diff(&new, &old, always).only_narrows());
+    assert!(diff(&new, &new, always).is_equivalent());
+}
+
+#[test]
+fn a_guarantee_holds_at_every_moment_at_which_its_policy_enforces() {
+    let all = "protects: spiffe://a.test/rates\nallow:\n  - {name: all, from: [spiffe://a.test/**], tcp: {port: 1}}\n";
+    let never = "guarantees:\n  - never: {from: [spiffe://a.test/dev/**]}\n";
+    let deny = "protects: spiffe://a.test/rates\ndeny:\n  - {name: dev, from: [spiffe://a.test/dev/**], tcp: {port: any}}\n";
+    let shadow = deny.replace("deny:", "mode: shadow\nuntil: 2030-01-01\ndeny:");
+    let load = |texts: [&str; 2]| {
+        let file = |(number, text): (usize, &str)| {
+            let head = format!("vouchsafe: policy/v1\nname: p{number}\n");
+            Source::new(format!("f{number}.yaml"), head + text)
+        };
+        compile(&texts.into_iter().enumerate().map(file).collect::<Vec<_>>())
+    };
+
+    assert!(load([&format!("{all}{never}"), deny]).is_ok());
+    let refused = load([&format!("{all}{never}"), &shadow]).map(|_| ()).unwrap_err().to_string();
+    assert!(refused.contains("guarantee broken"), "{refused}");
+    // The promise of a policy in shadow is for the time when it enforces.
+    assert!(load([all, &format!("{shadow}{never}")]).is_ok());
+}
+
+#[test]
 fn a_witness_is_a_question_that_eval_answers_alike() {
     let text = "protects: spiffe://a.test/api
 issuers: [{issuer: https://i.test, keys: {url: https://i.test/keys}}]

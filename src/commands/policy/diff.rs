@@ -3,30 +3,47 @@
 //! What could not be settled counts as opened: a gate in front of a merge must not be passed by being hard to answer.
 
 use std::io::{self, Write};
+use std::time::SystemTime;
+use std::path::Path;
 
-use policy::Options;
-use policy::analyse::{self, Change, Diff};
+use policy::analyse::{self, Change, Diff, Instant, Terms};
+use policy::{Checks, Options, PolicySet};
 use serde::Serialize;
 
 use super::files;
-use super::reach::terms;
 use super::words::counted;
+use crate::cli::moment::Moment;
 use crate::cli::policy::PolicyDiff;
 use crate::exit::{Exit, Failure, OrExit as _};
 use crate::output::{self, Format};
 
 pub(super) fn run(args: &PolicyDiff) -> Result<Exit, Failure> {
-    let load = |path: &std::path::PathBuf| {
-        files::compile(std::slice::from_ref(path), &Options::default()).or_exit(Exit::Unacceptable)
-    };
-    let (old, new) = (load(&args.old)?.set, load(&args.new)?.set);
+    let (old, new) = (load(&args.old, Checks::Proved)?, load(&args.new, Checks::Proved)?);
     let mut diff = analyse::diff(&old, &new, terms(args.at.as_ref()));
     let exit = if diff.only_narrows() { Exit::Done } else { Exit::Found };
     if args.only_narrows {
         diff.lost.clear();
     }
     print(&mut output::stdout(), args.output.format, &diff)?;
+    if let Err(problems) = files::compile(std::slice::from_ref(&args.new), &Options::default()) {
+        let (path, problems) = (args.new.display().to_string(), problems.to_string());
+        let (path, problems) = (audit::shown(&path), output::shown_lines(&problems));
+        writeln!(output::stderr(), "warning: {path} would not be loaded:\n{problems}")?;
+    }
     Ok(exit)
+}
+
+// What a set lets through can be told though its own tests and guarantees speak against it: then it is asked most.
+fn load(path: &Path, checks: Checks) -> Result<PolicySet, Failure> {
+    let options = Options { checks, ..Options::default() };
+    let compiled = files::compile(&[path.to_owned()], &options).or_exit(Exit::Unacceptable)?;
+    Ok(compiled.set)
+}
+
+/// As of a moment, or from now on: what a policy in shadow lets pass until it enforces is gained as well.
+fn terms(at: Option<&Moment>) -> Terms {
+    let moment = at.map_or_else(|| Instant::From(SystemTime::now()), |at| Instant::At(at.0));
+    Terms { moment, ..Terms::default() }
 }
 
 fn print(to: &mut impl Write, format: Format, diff: &Diff) -> io::Result<()> {
