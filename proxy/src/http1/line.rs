@@ -15,7 +15,7 @@ pub(crate) struct RequestLine {
     pub(crate) host: CanonicalHost,
     pub(crate) target: Target,
     pub(crate) user_agent: Option<String>,
-    /// The host as it was written.
+    /// The host as it is forwarded, port included.
     authority: String,
     /// The protocol that is to follow on the connection, in lower case.
     upgrade: Option<String>,
@@ -49,10 +49,11 @@ impl RequestLine {
             String::from_utf8_lossy(value.as_bytes().get(..MAX_USER_AGENT).unwrap_or(value.as_bytes()))
                 .into_owned()
         });
-        let (authority, upgrade) = (authority.to_owned(), headers::wanted_upgrade(&parts.headers));
+        // Not as it came: `a.test.` goes on as `a.test`, and a rule about that one must see it.
+        let (authority, upgrade) = (host.to_string(), headers::wanted_upgrade(&parts.headers));
         // First, so that policy sees no field that the application does not.
         headers::clean_request(&mut parts.headers);
-        headers::set_host(&mut parts.headers, &host.to_string());
+        headers::set_host(&mut parts.headers, &authority);
         Ok(Self {
             method: parts.method.clone(),
             authority,
@@ -174,3 +175,26 @@ fn path(uri: &Uri) -> Result<Target, Flaw> {
 
 /// What is kept of what a client calls itself.
 const MAX_USER_AGENT: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn policy_sees_the_host_that_is_forwarded_and_no_other_spelling_of_it() {
+        for (came, goes) in [
+            ("Admin.Test.", "admin.test"),
+            ("admin.test.:8443", "admin.test:8443"),
+            ("[0:0::1]:80", "[::1]:80"),
+            ("admin.test", "admin.test"),
+        ] {
+            let request = http::Request::get("/").header(HOST, came).body(()).unwrap();
+            let mut parts = request.into_parts().0;
+
+            let line = RequestLine::read(&mut parts).unwrap();
+
+            assert_eq!(line.as_policy(&Presented::Absent).authority, Some(goes));
+            assert_eq!(parts.headers[HOST], goes);
+        }
+    }
+}
