@@ -29,7 +29,7 @@ pub(super) enum Audience {
 /// An issuer that a file declares.
 #[derive(Clone, Debug)]
 pub(crate) struct Declared {
-    pub(super) issuer: Arc<Issuer>,
+    pub(crate) issuer: Arc<Issuer>,
     pub(super) at: Span,
 }
 

@@ -55,6 +55,7 @@ impl<'s> Files<'s> {
     pub(super) fn check_between(&self, problems: &mut Problems) {
         self.check_native_names(problems);
         self.check_istio_names(problems);
+        self.check_issuers(problems);
         for (source, document) in self.native.iter().filter(|(source, _)| self.is_local(source)) {
             only_refuses(source, document, problems);
         }
@@ -94,6 +95,28 @@ impl<'s> Files<'s> {
                     problems.push_within(MAX_SHOWN, Problem::at(source, name.at, message, Some(cure)));
                 }
             }
+        }
+    }
+
+    // What both declared, whichever is more generous would decide: a token for nobody in particular would satisfy a rule of ours.
+    fn check_issuers(&self, problems: &mut Problems) {
+        let declared = self.native.iter().flat_map(|(source, document)| {
+            document.declared.iter().map(|declared| (&*declared.issuer.issuer, source.name.as_str()))
+        });
+        let declared: HashMap<&str, &str> = declared.collect();
+        let tokens = self.istio.iter().flat_map(|(source, _, read)| {
+            read.resources.iter().filter_map(move |resource| match resource {
+                Resource::Tokens(tokens) => Some((source, tokens)),
+                Resource::Authorization(_) | Resource::Peers(_) => None,
+            })
+        });
+        let issuers = tokens
+            .flat_map(|(source, tokens)| tokens.issuers.iter().map(move |issuer| (source, tokens, issuer)));
+        for (source, tokens, issuer) in issuers {
+            let Some(first) = declared.get(&*issuer.issuer) else { continue };
+            let message = format!("the issuer \"{}\" is already declared in {first}", issuer.issuer);
+            let cure = "keep one of the two: their keys and audiences could differ".to_owned();
+            problems.push_within(MAX_SHOWN, Problem::at(source, tokens.name.at, message, Some(cure)));
         }
     }
 

@@ -274,3 +274,25 @@ fn a_guarantee_that_does_not_hold_or_cannot_be_proved_refuses_the_load() {
     let wide = promise.replace("{from:", "{to: [spiffe://t.test/**], from:");
     assert!(load(&[&wide, ISTIO_DENY]).unwrap_err().contains("several namespaces"));
 }
+
+#[test]
+fn an_issuer_is_declared_by_us_or_by_istios_files_and_not_by_both() {
+    let jwks =
+        r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+    let ours = source(
+        "a.yaml",
+        "issuers: [{issuer: https://i.test, audiences: [us], keys: {url: https://i.test/keys}}]\n\
+         allow:\n  - {name: a, from: [spiffe://a.test/x], jwt: {issuer: https://i.test}, http: {port: 80}}\n",
+    );
+    let theirs = |issuer: &str| {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: RequestAuthentication\nmetadata: {{name: r, namespace: shop}}\n\
+             spec:\n  jwtRules:\n  - issuer: {issuer}\n    jwks: '{jwks}'\n"
+        );
+        Source::new("b.yaml", text)
+    };
+
+    assert!(compile(&[ours.clone(), theirs("https://j.test")]).is_ok());
+    let refused = refusal(&[ours, theirs("https://i.test")]);
+    assert!(refused.contains("is already declared in a.yaml"), "{refused}");
+}
