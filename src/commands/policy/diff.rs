@@ -21,10 +21,11 @@ pub(super) fn run(args: &PolicyDiff) -> Result<Exit, Failure> {
     let (old, new) = (load(&args.old, Checks::Proved)?, load(&args.new, Checks::Proved)?);
     let mut diff = analyse::diff(&old, &new, terms(args.at.as_ref()));
     let exit = if diff.only_narrows() { Exit::Done } else { Exit::Found };
+    let verdict = verdict(&diff);
     if args.only_narrows {
         diff.lost.clear();
     }
-    print(&mut output::stdout(), args.output.format, &diff)?;
+    print(&mut output::stdout(), args.output.format, &diff, &verdict)?;
     if let Err(problems) = files::compile(std::slice::from_ref(&args.new), &Options::default()) {
         let (path, problems) = (args.new.display().to_string(), problems.to_string());
         let (path, problems) = (audit::shown(&path), output::shown_lines(&problems));
@@ -46,7 +47,7 @@ fn terms(at: Option<&Moment>) -> Terms {
     Terms { moment, ..Terms::default() }
 }
 
-fn print(to: &mut impl Write, format: Format, diff: &Diff) -> io::Result<()> {
+fn print(to: &mut impl Write, format: Format, diff: &Diff, verdict: &str) -> io::Result<()> {
     match format {
         Format::Json => output::json(to, &Tagged { schema: SCHEMA, only_narrows: diff.only_narrows(), diff }),
         Format::Jsonl => {
@@ -62,11 +63,11 @@ fn print(to: &mut impl Write, format: Format, diff: &Diff) -> io::Result<()> {
             }
             Ok(())
         }
-        Format::Table => table(to, diff),
+        Format::Table => table(to, diff, verdict),
     }
 }
 
-fn table(to: &mut impl Write, diff: &Diff) -> io::Result<()> {
+fn table(to: &mut impl Write, diff: &Diff, verdict: &str) -> io::Result<()> {
     for (sign, changes) in [('+', &diff.gained), ('-', &diff.lost)] {
         for change in changes {
             let text = change.to_string();
@@ -82,12 +83,12 @@ fn table(to: &mut impl Write, diff: &Diff) -> io::Result<()> {
     if diff.left_out > 0 {
         writeln!(to, "and {} more", diff.left_out)?;
     }
-    writeln!(to, "{}", verdict(diff))
+    writeln!(to, "{verdict}")
 }
 
 fn verdict(diff: &Diff) -> String {
     if diff.is_equivalent() {
-        return "nothing is gained".to_owned();
+        return "nothing is gained and nothing lost: both mean the same".to_owned();
     }
     let lost = counted(diff.lost.len(), "kind of access", "kinds of access");
     if diff.only_narrows() {
@@ -98,7 +99,8 @@ fn verdict(diff: &Diff) -> String {
         0 => String::new(),
         count => format!(", {} not settled", counted(count, "question", "questions")),
     };
-    format!("{gained} gained, {lost} lost{open}: the change may widen")
+    let widens = if diff.gained.is_empty() { "may widen" } else { "widens" };
+    format!("{gained} gained, {lost} lost{open}: the change {widens}")
 }
 
 #[derive(Serialize)]
