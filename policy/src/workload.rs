@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use crate::access::{Connection, PeerIdentity, Request, Token};
 use crate::decision::{Allowed, Decision, Denial, DenyReason};
-use crate::document::{Issuer, Mode, Policy, Stance};
+use crate::document::{Issuer, Mode, Policy, RequestCondition, Stance};
 use crate::index::{Hit, Hits, Index};
 
 /// The policies that protect one workload, compiled. Cloning is cheap; a clone is the same generation for ever.
@@ -33,7 +33,14 @@ impl Protection {
         let closed = closed(&policies);
         let mut issuers = policies.iter().flat_map(|policy| &policy.issuers);
         let refuses_invalid_tokens = issuers.any(|issuer| issuer.refuses_invalid);
-        Self::Policies(Box::new(Protected { policies, index, closed, refuses_invalid_tokens }))
+        let judges_headers = policies.iter().any(|policy| judges_headers(policy));
+        Self::Policies(Box::new(Protected {
+            policies,
+            index,
+            closed,
+            refuses_invalid_tokens,
+            judges_headers,
+        }))
     }
 }
 
@@ -42,6 +49,7 @@ pub(crate) struct Protected {
     pub(crate) index: Index,
     pub(crate) closed: Closed,
     pub(crate) refuses_invalid_tokens: bool,
+    judges_headers: bool,
 }
 
 /// From when on what no rule allows is refused.
@@ -65,6 +73,11 @@ impl WorkloadPolicies {
             .into_iter()
             .flat_map(|protected| &protected.policies)
             .flat_map(|policy| &policy.issuers)
+    }
+
+    /// Whether header fields of a request matter: some rule looks at them, or tokens are looked for in them.
+    pub fn judges_headers(&self) -> bool {
+        self.protected().is_ok_and(|protected| protected.judges_headers)
     }
 
     /// The content hash of the set that these policies come from.
@@ -305,6 +318,11 @@ impl Protected {
             Closed::DryRun | Closed::Never => false,
         }
     }
+}
+
+fn judges_headers(policy: &Policy) -> bool {
+    let header = |condition: &RequestCondition| matches!(condition, RequestCondition::Header { .. });
+    !policy.issuers.is_empty() || policy.rules.iter().any(|rule| rule.at_request.iter().any(header))
 }
 
 fn closed(policies: &[Arc<Policy>]) -> Closed {

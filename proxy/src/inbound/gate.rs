@@ -6,7 +6,7 @@ use std::{
 };
 
 use audit::{DenialId, Reason, Stage};
-use http::HeaderMap;
+use http::{HeaderMap, header::TRAILER};
 use identity::Peer;
 use policy::{AtConnect, Decision, Denial, Residual, Traffic};
 
@@ -145,10 +145,16 @@ impl Gate for InboundGate {
     }
 
     fn mark(&self, line: &RequestLine, headers: &mut HeaderMap) -> Result<(), DenialId> {
+        let effective = self.shared.state.now();
         // Our identity may have been withdrawn since the decision: who called whom cannot be said then.
-        let Some(identity) = &self.shared.state.now().identity else {
+        let Some(identity) = &effective.identity else {
             return Err(self.refuse_plainly(Reason::TrustWithdrawn, line));
         };
+        // Trailers come after the decision, and only those that this field announces go on. Some applications take them
+        // for header fields.
+        if effective.policies.as_ref().is_none_or(policy::WorkloadPolicies::judges_headers) {
+            remove_field(headers, TRAILER.as_str());
+        }
         if let Some(Presented::Verified(proven)) = line.presented().map(|presented| &**presented)
             && let Some(name) = proven.strip()
         {

@@ -358,6 +358,26 @@ async fn identity_in_trailers_does_not_reach_the_application() {
 }
 
 #[tokio::test]
+async fn no_trailer_goes_on_where_a_rule_looks_at_header_fields() {
+    let policy = "vouchsafe: policy/v1\nname: api\nprotects: spiffe://prod.test/web\n\
+        allow:\n  - {name: all, from: [spiffe://prod.test/shop], http: {port: any}}\n\
+        deny:\n  - {name: role, from: [anyone], http: {port: any, headers: {x-role: [admin]}}}\n";
+    let stage = Stage::of_policy(policy, Backend::http(HELLO).await).await;
+    let mut client = stage.shop().await;
+
+    let bytes =
+        request("transfer-encoding: chunked\r\ntrailer: x-role\r\n\r\n3\r\nabc\r\n0\r\nx-role: admin");
+    client.write_all(&bytes).await.unwrap();
+    read_response(&mut client).await;
+    let whole =
+        crate::testing::eventually(async || stage.backend.received().contains("\r\n0\r\n").then_some(()))
+            .await;
+
+    assert!(whole.is_some(), "{}", stage.backend.received());
+    assert!(!stage.backend.received().contains("x-role"), "{}", stage.backend.received());
+}
+
+#[tokio::test]
 async fn a_response_that_cannot_be_read_is_502_and_its_connection_is_not_used_again() {
     for answer in [
         "HTTP/1.1 200 OK\nx: y\n\n",
