@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::clauses::{Attribute, Values};
 use super::{MAX_SERVICE_ACCOUNTS, MAX_STARS, MAX_VALUES};
 use crate::net::{Network, NetworkError};
+use crate::path::CanonicalPath;
 use crate::strict::{Node, Reader, quote};
 
 /// Reads a list of values for an attribute.
@@ -155,8 +156,29 @@ fn check_path(text: &str, node: &Node, read: &mut Reader<'_>) -> Option<()> {
     }
     if !template {
         warn_of_star(text, node, read);
+        warn_of_form(text, node, read);
     }
     Some(())
+}
+
+// A sidecar of ours compares what it forwards, and that is a path in its one form, whatever a mesh does elsewhere. Of a prefix the last
+// segment is not whole.
+fn warn_of_form(text: &str, node: &Node, read: &mut Reader<'_>) {
+    let whole = match text.strip_suffix('*') {
+        Some(prefix) => prefix.rsplit_once('/').map(|(segments, _)| format!("{segments}/")),
+        None => Some(text.to_owned()),
+    };
+    let Some(whole) = whole else { return };
+    if let Ok(path) = CanonicalPath::parse(&whole)
+        && path.as_str() != whole
+    {
+        let message = format!("{} is no path that a sidecar forwards, and matches none there", quote(text));
+        read.warn(
+            node.span(),
+            message,
+            &format!("write it as requests are forwarded: {}", quote(path.as_str())),
+        );
+    }
 }
 
 fn is_literal(segment: &str) -> bool {
@@ -195,3 +217,32 @@ pub(super) const ONE: &str = "{*}";
 
 /// Anything.
 pub(super) const REST: &str = "{**}";
+
+#[cfg(test)]
+mod tests {
+    use crate::load::compile;
+    use crate::strict::Source;
+
+    fn warnings(path: &str) -> String {
+        let text = format!(
+            "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {{name: a, namespace: shop}}\n\
+             spec:\n  action: DENY\n  rules:\n  - to: [{{operation: {{paths: ['{path}'], ports: ['80']}}}}]\n"
+        );
+        let set = compile(&[Source::new("a.yaml", text)]).unwrap();
+        set.warnings().to_string()
+    }
+
+    #[test]
+    fn a_path_in_a_form_that_no_sidecar_forwards_is_warned_of() {
+        let told = |path: &str| warnings(path).contains("no path that a sidecar forwards");
+
+        for path in ["//admin", "/caf%c3%a9", "/a/./b", "/a//b*", "/a/../b*", "/a?x=1"] {
+            assert!(told(path), "{path}");
+        }
+        for path in
+            ["/admin", "/admin/", "/caf%C3%A9", "/a+b", "/a/b*", "/a/.*", "/*", "*", "*.txt", "/{**}//x"]
+        {
+            assert!(!told(path), "{path}");
+        }
+    }
+}
