@@ -62,7 +62,7 @@ pub(crate) struct PolicyDiff {
     /// Tell only what speaks against the change: what is gained, and what could not be settled
     #[arg(long)]
     pub(crate) only_narrows: bool,
-    /// Decide as of this time rather than once every policy in shadow enforces: `now`, RFC 3339, or how long ago
+    /// Decide as of this time rather than as of every moment from now on: `now`, RFC 3339, or how long ago
     #[arg(long, value_name = "TIME")]
     pub(crate) at: Option<Moment>,
     #[command(flatten)]
