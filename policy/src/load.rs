@@ -43,7 +43,9 @@ pub fn compile(files: &[Source]) -> Result<PolicySet, Problems> {
 
 /// `compile`, with options.
 pub fn compile_with(files: &[Source], options: &Options) -> Result<PolicySet, Problems> {
-    check_size(files.iter().chain(&options.denials))?;
+    // Each has its own bounds: files of one host must not keep out what is handed to all.
+    check_size(files)?;
+    check_size(&options.denials)?;
     let sorted = [by_name(files), by_name(&options.denials)].concat();
     let mut problems = Problems::default();
     check_names(&sorted, &mut problems);
@@ -83,7 +85,7 @@ fn sources<'s>(files: &Files<'s>) -> HashMap<&'s str, &'s Source> {
     files.native.iter().map(|(source, _)| (source.name.as_str(), *source)).collect()
 }
 
-fn check_size<'s>(files: impl Iterator<Item = &'s Source>) -> Result<(), Problems> {
+fn check_size(files: &[Source]) -> Result<(), Problems> {
     let (mut count, mut bytes) = (0usize, 0usize);
     for source in files {
         count = count.saturating_add(1);
@@ -113,7 +115,7 @@ pub const MAX_FILES: usize = 20_000;
 /// Most bytes in one set, all files together.
 pub const MAX_SET_BYTES: usize = 64 * 1024 * 1024;
 
-/// Most rules in one set.
+/// Most rules in one set, those that may only refuse aside, of which there may be as many.
 pub const MAX_RULES: usize = 200_000;
 
 // Problems of one kind shown; the others are counted.

@@ -20,7 +20,7 @@ pub(super) struct Files<'s> {
 }
 
 /// What a file may do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Origin {
     /// Grant and refuse.
     Set,
@@ -71,9 +71,11 @@ impl<'s> Files<'s> {
     }
 
     fn check_native_names(&self, problems: &mut Problems) {
-        let mut names: HashMap<&str, &str> = HashMap::new();
+        // Files of one host may use any name: else they could keep out a policy of the set that comes later.
+        let mut names: HashMap<(bool, &str), &str> = HashMap::new();
         for (source, document) in &self.native {
-            if let Some(first) = names.insert(&document.policy.name, &source.name) {
+            let key = (self.is_local(source), &*document.policy.name);
+            if let Some(first) = names.insert(key, &source.name) {
                 let message =
                     format!("the policy name \"{}\" is already used in {first}", document.policy.name);
                 let cure = "give each policy a name of its own".to_owned();
@@ -83,11 +85,11 @@ impl<'s> Files<'s> {
     }
 
     fn check_istio_names(&self, problems: &mut Problems) {
-        let mut names: HashMap<(&str, &str, &str), (&str, u32)> = HashMap::new();
-        for (source, _, read) in &self.istio {
+        let mut names: HashMap<(Origin, &str, &str, &str), (&str, u32)> = HashMap::new();
+        for (source, origin, read) in &self.istio {
             for resource in &read.resources {
                 let name = resource.name();
-                let key = (resource.kind(), &*name.namespace, &*name.name);
+                let key = (*origin, resource.kind(), &*name.namespace, &*name.name);
                 if let Some((file, line)) = names.insert(key, (&source.name, name.at.start.line)) {
                     let message =
                         format!("the {} {} is already given at {file}:{line}", resource.kind(), name.full());
@@ -154,8 +156,12 @@ impl<'s> Files<'s> {
         }
         // Records name the first of several rules, by file.
         members.sort_by(|one, other| one.policy.file.cmp(&other.policy.file));
-        let rules = members.iter().map(|member| member.policy.rules.len()).sum();
-        problems.extend(too_many_rules(rules).map(Problems::from).unwrap_or_default());
+        let (refusing, set): (Vec<&Member>, Vec<&Member>) =
+            members.iter().partition(|member| local.contains(&*member.policy.file));
+        for part in [set, refusing] {
+            let rules = part.iter().map(|member| member.policy.rules.len()).sum();
+            problems.extend(too_many_rules(rules).map(Problems::from).unwrap_or_default());
+        }
         if !problems.is_empty() {
             return Err(problems);
         }

@@ -2,7 +2,9 @@ use std::time::SystemTime;
 
 use identity::SpiffeId;
 
-use super::{MAX_FILES, MAX_RULES, MAX_SET_BYTES, Options, compile, compile_with, too_many_rules};
+use super::{
+    MAX_FILES, MAX_RULES, MAX_SET_BYTES, Options, check_size, compile, compile_with, too_many_rules,
+};
 use crate::strict::Source;
 use crate::{Connection, PeerIdentity};
 
@@ -295,4 +297,31 @@ fn an_issuer_is_declared_by_us_or_by_istios_files_and_not_by_both() {
     assert!(compile(&[ours.clone(), theirs("https://j.test")]).is_ok());
     let refused = refusal(&[ours, theirs("https://i.test")]);
     assert!(refused.contains("is already declared in a.yaml"), "{refused}");
+}
+
+#[test]
+fn files_that_may_only_refuse_keep_out_no_file_of_the_set() {
+    let named = NATIVE_DENY.replace("name: local", "name: open");
+
+    assert!(passes(&[("a.yaml", NATIVE_ALLOW)], &[("local/d.yaml", &named)], 1));
+    assert!(!passes(&[("a.yaml", NATIVE_ALLOW)], &[("local/d.yaml", &named)], 9000));
+    let elsewhere = ISTIO_DENY.replace("9000", "9001");
+    assert!(!passes(
+        &[("a.yaml", &elsewhere), ("b.yaml", NATIVE_ALLOW)],
+        &[("local/d.yaml", ISTIO_DENY)],
+        9000
+    ));
+    let twice = Options {
+        denials: vec![Source::new("local/a.yaml", NATIVE_DENY), Source::new("local/b.yaml", NATIVE_DENY)],
+        ..Options::default()
+    };
+    assert!(
+        compile_with(&[], &twice)
+            .map(|_| ())
+            .unwrap_err()
+            .to_string()
+            .contains("already used in local/a.yaml")
+    );
+    let most = vec![Source::new("x.json", "{}"); MAX_FILES];
+    assert!(check_size(&most).is_ok() && check_size(&[most.as_slice(), &most[..1]].concat()).is_err());
 }
