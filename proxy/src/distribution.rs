@@ -20,7 +20,7 @@ use proto::vouchsafe::v1::{
     Delivery, DeliveryReport, PolicyState, PolicyStatus, WatchDeliveryRequest, delivery::Step,
     policy_delivery_client::PolicyDeliveryClient,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tonic::{Code, Request, Status, Streaming, metadata::MetadataValue, transport::Channel};
 
 use self::{
@@ -43,7 +43,7 @@ pub(crate) struct Receiver {
     held: Held,
     /// What was taken last, so that the same again changes nothing.
     taken: Option<Arc<Central>>,
-    /// What may be believed once another bundle has come.
+    /// What may be taken once another bundle, or other files of this host, have come.
     pending: Option<Assembled>,
 }
 
@@ -80,9 +80,9 @@ enum TakeError {
 }
 
 impl TakeError {
-    /// Whether another bundle may make it good: the agent may be ahead of it.
+    /// Whether another bundle may make it good, which the agent may be ahead of, or other files of this host.
     fn may_pass(&self) -> bool {
-        matches!(self, Self::Manifest(_))
+        matches!(self, Self::Manifest(_) | Self::Refused(_))
     }
 }
 
@@ -134,7 +134,7 @@ impl Receiver {
         loop {
             let step = tokio::select! {
                 step = next(&mut stream) => step?,
-                Ok(()) = bundles.changed(), if self.pending.is_some() => {
+                () = self.occasion(&mut bundles), if self.pending.is_some() => {
                     if let Some(assembled) = self.pending.take() {
                         self.receive(assembled, &mut agent).await;
                     }
@@ -152,9 +152,20 @@ impl Receiver {
                 Step::End(end) => {
                     let assembly = assembly.take().ok_or(DeliveryFlaw::Order)?;
                     let assembled = assembly.end(end.number, &mut self.held)?;
+                    // Only what changes from here on is a reason to look again.
+                    bundles.mark_unchanged();
                     self.receive(assembled, &mut agent).await;
                 }
             }
+        }
+    }
+
+    /// Waits until what was not taken may be good: the snapshot changed, or files of this host did.
+    async fn occasion(&self, snapshots: &mut watch::Receiver<()>) {
+        tokio::select! {
+            // The state outlives this task.
+            _ = snapshots.changed() => {}
+            () = self.shared.state.files().notified() => {}
         }
     }
 

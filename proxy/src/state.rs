@@ -16,7 +16,7 @@ use identity::{
     verify,
 };
 use policy::WorkloadPolicies;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::{
     jwt::{Accepted, Tokens},
@@ -78,6 +78,7 @@ pub(crate) struct State {
     problems: Mutex<BTreeMap<Part, String>>,
     tokens: Tokens,
     changed: watch::Sender<()>,
+    files: Notify,
 }
 
 /// What can keep the proxy from being ready.
@@ -141,6 +142,11 @@ impl State {
     /// Tells of every change of the snapshot from now on.
     pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
+    }
+
+    /// Rings when files of this host changed that wait for policies from the agent.
+    pub(crate) fn files(&self) -> &Notify {
+        &self.files
     }
 
     pub(crate) fn tokens(&self) -> &Tokens {

@@ -115,20 +115,18 @@ impl Assembly {
         let sent = self.sent.into_values().map(|content| (sha256(&content), content));
         let mut contents = std::mem::take(&mut held.0);
         contents.extend(sent);
-        // What the manifest says is not believed yet; which of the contents it names is no matter of belief.
-        let named = Manifest::parse(&self.manifest.manifest);
-        if let Ok(manifest) = &named {
-            if manifest.number() != number {
-                return Err(DeliveryFlaw::Number { ended: number, begun: manifest.number() });
-            }
-            let wanted: BTreeSet<&str> = self
-                .announced
-                .iter()
-                .filter_map(|name| manifest.file(name))
-                .map(identity::manifest::ManifestFile::sha256)
-                .collect();
-            contents.retain(|hash, _| wanted.contains(identity::crypto::hex(hash).as_str()));
+        // What the manifest says is not believed yet; which of the contents it names is no matter of belief. What is no
+        // manifest names none: the contents of one delivery after the other would fill the memory.
+        let named = Manifest::parse(&self.manifest.manifest).ok();
+        if let Some(begun) = named.as_ref().map(Manifest::number).filter(|begun| *begun != number) {
+            return Err(DeliveryFlaw::Number { ended: number, begun });
         }
+        let wanted: BTreeSet<&str> = named
+            .iter()
+            .flat_map(|manifest| self.announced.iter().filter_map(|name| manifest.file(name)))
+            .map(identity::manifest::ManifestFile::sha256)
+            .collect();
+        contents.retain(|hash, _| wanted.contains(identity::crypto::hex(hash).as_str()));
         held.0.clone_from(&contents);
         Ok(Assembled {
             manifest: self.manifest,

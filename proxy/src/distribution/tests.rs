@@ -117,3 +117,15 @@ async fn without_a_directory_the_number_is_kept_in_memory() {
 
     assert_eq!(kept.seen(), Some(&seen(2)));
 }
+
+#[test]
+fn the_contents_of_what_is_no_manifest_are_not_kept() {
+    let mut held = Held::default();
+    let mut assembly = Assembly::begin(begin(&["a.yaml"])).unwrap();
+    assembly.add(file("a.yaml", 100)).unwrap();
+
+    let assembled = assembly.end(1, &mut held);
+
+    assert!(assembled.is_ok());
+    assert!(held.hashes().is_empty());
+}

@@ -143,7 +143,11 @@ impl Supply {
             return;
         }
         self.warn_of_ignored(&look);
-        let Some(result) = self.candidate(look, None, Emptied::Refused).await else { return };
+        let Some(result) = self.candidate(look, None, Emptied::Refused).await else {
+            // What the agent handed out may have been refused for the files as they were.
+            self.shared.state.files().notify_one();
+            return;
+        };
         self.seen = Some(seen);
         self.local_flaw = result.as_ref().err().map(|error| describe(error));
         self.hand_on(result, Occasion::Files, None).await;

@@ -318,3 +318,43 @@ async fn local_files_refuse_more_and_a_broken_one_holds_up_no_withdrawal() {
     // The broken file is still told of.
     stage.says("policy_reload").await;
 }
+
+#[tokio::test]
+async fn a_broken_local_file_at_the_start_is_mended_without_another_delivery() {
+    let stage = Stage::start(|_| vec![Step::Waiting(WaitingForPolicies {})]).await;
+    stage.site.write_policy("nonsense");
+    stage.says("does not know yet").await;
+    stage.say.send(delivery(&stage.authority, 1, TCP_POLICY)).unwrap();
+    stage.reported(PolicyState::Refused, 1).await;
+    let refused = stage.passes(SHOP).await;
+
+    std::fs::remove_file(stage.site.path("policies/policy.yaml")).unwrap();
+
+    assert!(refused.is_none());
+    stage.sidecar.wait_ready(200).await;
+    assert!(stage.passes(SHOP).await.is_some());
+    stage.reported(PolicyState::InForce, 1).await;
+}
+
+#[tokio::test]
+async fn a_local_file_with_the_name_of_a_later_central_policy_holds_up_no_withdrawal() {
+    let stage = Stage::ready(|authority| delivery(authority, 1, TCP_POLICY)).await;
+    let mut shop = stage.passes(SHOP).await.unwrap();
+    stage.site.write_policy(
+        "vouchsafe: policy/v1\nname: later\nprotects: spiffe://prod.test/web\nmode: enforce\ndeny:\n  \
+         - name: nobody\n    from: [spiffe://prod.test/nobody]\n    tcp: {port: 1}\n",
+    );
+    let (_, before) = stage.sidecar.admin("/readyz").await;
+    assert!(
+        eventually(async || stage.sidecar.admin("/readyz").await.1.contains('+').then_some(()))
+            .await
+            .is_some(),
+        "{before}"
+    );
+    let named = for_stranger().replacen("name: ", "name: later\n#", 1);
+
+    stage.say.send(delivery(&stage.authority, 2, &named)).unwrap();
+
+    stage.reported(PolicyState::InForce, 2).await;
+    assert!(read_all(&mut shop).await.is_err());
+}
