@@ -85,7 +85,7 @@ impl PolicyDelivery for Deliverer {
         let first = first.first().ok_or_else(no_identity)?;
         let presence = self.follower.sidecars().enter(attested.pid(), first.spiffe_id.clone());
         let handout =
-            Handout::new(attested, (self.state.clone(), self.known.clone()), held, (open, presence));
+            Handout::new(attested, (self.state.clone(), self.known.clone()), &held, (open, presence));
         let steps = stream::unfold(Some(handout), async |handout| {
             let mut handout = handout?;
             match handout.next().await {

@@ -53,10 +53,10 @@ impl Handout {
     pub(super) fn new(
         attested: Attested,
         (state, known): (watch::Receiver<Arc<State>>, watch::Receiver<Arc<Known>>),
-        held: HashSet<String>,
+        held: &HashSet<String>,
         open: (Open, Presence),
     ) -> Self {
-        let base = Base::Held(held);
+        let base = Base::Held(remembered(&attested, (&state.borrow(), &known.borrow()), held));
         Self { attested, state, known, base, told: None, queue: VecDeque::new(), _open: open }
     }
 
@@ -138,6 +138,21 @@ impl Handout {
                 Some(Step::End(EndOfSet { number }))
             }
         }
+    }
+}
+
+/// What a process says to hold, as far as it would be handed that: else anybody could fill the memory with hashes.
+fn remembered(
+    attested: &Attested,
+    (state, known): (&State, &Known),
+    held: &HashSet<String>,
+) -> HashSet<String> {
+    let parcel = Parcel::outline(state, &known.policies, attested.seen(), SystemTime::now());
+    match parcel.map(Parcel::packed) {
+        Some(Parcel::Set(contents)) => {
+            contents.hashes().filter(|hash| held.contains(*hash)).map(ToOwned::to_owned).collect()
+        }
+        Some(Parcel::Waiting | Parcel::None) | None => HashSet::new(),
     }
 }
 

@@ -59,8 +59,8 @@ impl Policy for Core {
         let handout = Handout {
             _counted: self.board.open(&lasting.agent),
             lasting,
+            base: Base::of(&self.policies.borrow(), &held),
             policies: self.policies.clone(),
-            base: Base::Held(held.iter().map(|hash| hex(hash)).collect()),
             told: Told::Nothing,
             queue: VecDeque::new(),
         };
@@ -122,10 +122,33 @@ struct Handout {
 
 /// The files that the agent has for sure.
 enum Base {
-    /// Those that it said to hold.
-    Held(HashSet<String>),
+    /// Those of this set that it said to hold.
+    Held(Arc<SignedSet>, Vec<bool>),
+    /// None.
+    Nothing,
     /// Those of the set that ended last on this stream.
     Set(Arc<SignedSet>),
+}
+
+impl Base {
+    /// What the agent said to hold is remembered as far as it is in the set: else an agent could fill the memory with hashes.
+    fn of(published: &Published, held: &[Vec<u8>]) -> Self {
+        let Published::Set(set) = published else { return Self::Nothing };
+        let held: HashSet<String> = held.iter().map(|hash| hex(hash)).collect();
+        let has = set.set.files.iter().map(|(file, _)| held.contains(file.sha256())).collect();
+        Self::Held(set.clone(), has)
+    }
+
+    fn has(&self) -> HashSet<&str> {
+        match self {
+            Self::Nothing => HashSet::new(),
+            Self::Set(set) => set.set.files.iter().map(|(file, _)| file.sha256()).collect(),
+            Self::Held(set, has) => {
+                let files = set.set.files.iter().zip(has).filter(|(_, has)| **has);
+                files.map(|((file, _), _)| file.sha256()).collect()
+            }
+        }
+    }
 }
 
 /// What the agent was told last.
@@ -174,14 +197,7 @@ impl Handout {
     }
 
     fn plan(&self, set: &SignedSet) -> VecDeque<Next> {
-        let of_set;
-        let has: HashSet<&str> = match &self.base {
-            Base::Held(held) => held.iter().map(String::as_str).collect(),
-            Base::Set(base) => {
-                of_set = base.clone();
-                of_set.set.files.iter().map(|(file, _)| file.sha256()).collect()
-            }
-        };
+        let has = self.base.has();
         let lacking = set.set.files.iter().enumerate().filter(|(_, (file, _))| !has.contains(file.sha256()));
         let files = lacking.map(|(at, _)| Next::File(at));
         std::iter::once(Next::Manifest).chain(files).chain([Next::End]).collect()
@@ -222,4 +238,3 @@ impl Handout {
         self.lasting.check()
     }
 }
-

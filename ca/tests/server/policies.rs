@@ -51,6 +51,8 @@ async fn files_that_an_agent_holds_are_not_sent_again() {
     let agent = Agent::attest(&ca, &ca.client().await).await;
 
     let held = identity::crypto::sha256(policy("api").as_bytes()).to_vec();
+    set(&mut watch(&agent, Vec::new()).await, &ca).await;
+
     let (_, files) = set(&mut watch(&agent, vec![held]).await, &ca).await;
 
     assert_eq!(names(&files), ["web.yaml"]);
