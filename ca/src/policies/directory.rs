@@ -19,9 +19,10 @@ pub(crate) fn load(directory: &Path) -> Result<(PolicySet, Vec<Source>), Problem
     compile(&sources).map(|set| (set, sources))
 }
 
-/// Compiles the files of a snapshot, with the tests and guarantees in them. No files at all are a mistake, not a set.
+/// Compiles the files of a snapshot, with the tests and guarantees in them. No files at all are a mistake, not a set, and
+/// so are key sets alone.
 pub(super) fn compile(sources: &[Source]) -> Result<PolicySet, Problems> {
-    if sources.is_empty() {
+    if sources.iter().all(|source| source.name.ends_with(".json")) {
         let cure = "put policies into it, or remove \"policies\" from the CA's configuration".to_owned();
         let message = "holds no policy file, and such a set would refuse all traffic everywhere";
         return Err(Problems::from(Problem::in_file("the policy directory", message, Some(cure))));
@@ -37,10 +38,13 @@ pub(super) fn read(directory: &Path) -> Result<Vec<Source>, Problems> {
     let (mut files, mut bytes) = (0_usize, 0_usize);
     for file in listing {
         let file = file.map_err(|error| unreadable(&shown, &error))?;
-        let Ok(name) = file.file_name().into_string() else { continue };
-        if !policy::belongs_to_set(&name) {
+        if !policy::belongs_to_set(&file.file_name().to_string_lossy()) {
             continue;
         }
+        let Ok(name) = file.file_name().into_string() else {
+            let shown = file.path().display().to_string();
+            return Err(Problems::from(Problem::in_file(&shown, "has a name that is not UTF-8", None)));
+        };
         files += 1;
         if files > policy::MAX_FILES {
             let message = format!("holds more than {} policy files", policy::MAX_FILES);
@@ -81,7 +85,8 @@ fn unreadable(name: &str, error: &io::Error) -> Problems {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::ffi::OsStr;
+    use std::os::unix::{ffi::OsStrExt as _, fs::symlink};
 
     use super::*;
 
@@ -104,10 +109,12 @@ mod tests {
 
     #[test]
     fn each_flaw_refuses_the_whole_directory() {
-        let flaws: [Flaw; 5] = [
+        let flaws: [Flaw; 7] = [
             ("holds no policy file", |_| {}),
+            ("holds no policy file", |dir| std::fs::write(dir.join("keys.json"), "{}").unwrap()),
             ("cannot be read", |dir| std::fs::create_dir(dir.join("a.yaml")).unwrap()),
             ("cannot be read", |dir| symlink("loop.yaml", dir.join("loop.yaml")).unwrap()),
+            ("has a name", |dir| std::fs::write(dir.join(OsStr::from_bytes(b"\xff.yaml")), "").unwrap()),
             ("not UTF-8", |dir| std::fs::write(dir.join("a.yaml"), b"\xff").unwrap()),
             ("bytes", |dir| {
                 std::fs::write(dir.join("a.yaml"), vec![b' '; policy::strict::MAX_BYTES + 1]).unwrap();
