@@ -15,6 +15,7 @@
 mod support;
 
 mod attributes;
+mod central;
 mod chaos;
 mod command_line;
 mod crash;
