@@ -29,6 +29,7 @@ main() {
     set_up
     build
     unit_tests
+    long_agreement
     system_tests
     second_provider
     fuzz_targets
@@ -120,6 +121,14 @@ unit_tests() {
         jq -r '.packages[].targets[] | select(.kind[0] == "test" and .name != "system") | "--test=" + .name' | sort -u)
     suite units cargo test --workspace --locked --no-fail-fast --lib --bins "${targets[@]}"
     suite doc-tests cargo test --workspace --locked --no-fail-fast --doc
+}
+
+# More than a million random pairs of policies and accesses, decided alike by the compiled form, the plain reference and Cedar, and as
+# many questions to the analyser as a run has time for. Every run has both in a shorter form, among the units.
+long_agreement() {
+    [[ $mode == long ]] || return 0
+    suite agreement env PROPTEST_CASES=42000 cargo test -p policy --locked --test agreement the_compiled
+    suite analyser env PROPTEST_CASES=2000 cargo test -p policy --locked --test analyser
 }
 
 # Files of tests/system are modules of one program; the module's name says what it needs.

@@ -15,7 +15,7 @@
 mod support;
 
 mod attributes;
-mod central;
+mod bad_input;
 mod chaos;
 mod command_line;
 mod crash;
