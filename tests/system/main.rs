@@ -16,6 +16,7 @@ mod support;
 
 mod attributes;
 mod bad_input;
+mod central;
 mod chaos;
 mod command_line;
 mod crash;

@@ -23,6 +23,7 @@ pub(crate) struct Setup {
     source: String,
     identity: Option<String>,
     key_authorities: Option<PathBuf>,
+    central: bool,
     inbound: Vec<String>,
     outbound: Vec<String>,
 }
@@ -35,6 +36,7 @@ impl Setup {
             source: String::new(),
             identity: None,
             key_authorities: None,
+            central: false,
             inbound: Vec::new(),
             outbound: Vec::new(),
         }
@@ -63,6 +65,12 @@ impl Setup {
     /// Has the keys of token issuers fetched from servers that these authorities vouch for.
     pub(crate) fn key_authorities(mut self, file: &Path) -> Self {
         self.key_authorities = Some(file.to_owned());
+        self
+    }
+
+    /// Takes the policies that the agent hands out; those of its directory may refuse more.
+    pub(crate) fn central(mut self) -> Self {
+        self.central = true;
         self
     }
 
@@ -97,8 +105,13 @@ impl Setup {
     }
 
     fn text(&self, dir: &Path, admin: SocketAddr) -> String {
-        let mut text =
-            format!("vouchsafe: proxy/v1\nsource: {}\npolicies: {}/policies\n", self.source, dir.display());
+        let dir = dir.display();
+        let policies = if self.central {
+            format!("{{from: agent, local: {dir}/policies, state_dir: {dir}/state}}")
+        } else {
+            format!("{dir}/policies")
+        };
+        let mut text = format!("vouchsafe: proxy/v1\nsource: {}\npolicies: {policies}\n", self.source);
         if let Some(identity) = &self.identity {
             let _infallible = writeln!(text, "identity: {identity}");
         }
@@ -112,8 +125,7 @@ impl Setup {
         }
         let _infallible = writeln!(
             text,
-            "admin: {{listen: \"{admin}\", socket: {0}/admin.sock}}\naudit: {{file: {0}/audit.jsonl}}",
-            dir.display()
+            "admin: {{listen: \"{admin}\", socket: {dir}/admin.sock}}\naudit: {{file: {dir}/audit.jsonl}}"
         );
         text
     }
@@ -224,8 +236,13 @@ impl Sidecar {
 
     /// Starts the same sidecar again after its process ended.
     pub(crate) fn restart(&mut self) {
-        self.process = self.setup.process(&self.dir, &self.dir.join("proxy.yaml"));
+        self.respawn();
         self.wait_until_ready();
+    }
+
+    /// Starts it again without waiting for it to be ready.
+    pub(crate) fn respawn(&mut self) {
+        self.process = self.setup.process(&self.dir, &self.dir.join("proxy.yaml"));
     }
 }
 
