@@ -4,8 +4,12 @@
 //! time the list says so. Resources about tokens and mutual TLS are kept as they are; a directory may hold both kinds of files.
 
 mod ids;
+mod nets;
+mod options;
 mod requests;
 mod rules;
+mod scopes;
+mod tokens;
 mod wording;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,12 +17,16 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use crate::istio::{self, Action, Authorization, Resource, Within};
+use crate::document::{Effect, Issuer, Rule};
+use crate::istio::{self, Action, Authorization, Name, RequestAuthentication, Resource, Within};
 use crate::load::compile;
 use crate::mesh::{Compat, Mesh};
-use crate::pattern::IdPattern;
 use crate::strict::{Problem, Problems, Source};
-use rules::{Rewritten, rewrite};
+use ids::Known;
+pub use options::{Assumption, ImportOptions, Target};
+use rules::{Rewritten, Tokens, rewrite};
+use tokens::{Issuers, key_file};
+use wording::Draft;
 
 /// What became of Istio's files.
 #[derive(Clone, Debug)]
@@ -57,42 +65,101 @@ pub struct Surprise {
     pub message: String,
 }
 
-/// The identities of the workloads with these labels in a namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The namespace.
-    pub namespace: String,
-    /// The labels.
-    pub labels: BTreeMap<String, String>,
-    /// The identities.
-    pub ids: Vec<IdPattern>,
+/// Rewrites files of a mesh. `targets` says which identities workloads have; without labels they default to the usual ones of the
+/// namespace, and a selector by labels that no target has is a problem.
+pub fn import(sources: &[Source], mesh: &Mesh, targets: &[Target]) -> Result<Imported, Problems> {
+    let options =
+        ImportOptions { mesh: Some(mesh.clone()), targets: targets.to_vec(), assumed: BTreeSet::new() };
+    import_with(sources, &options)
 }
 
-/// Rewrites files. `targets` says which identities workloads have; without labels they default to the usual ones of the namespace, and a
-/// selector by labels that no target has is a problem.
-pub fn import(sources: &[Source], mesh: &Mesh, targets: &[Target]) -> Result<Imported, Problems> {
-    let Found { policies, kept, warnings } = read(sources, mesh)?;
+/// Rewrites files, with all that can be told about them.
+pub fn import_with(sources: &[Source], options: &ImportOptions) -> Result<Imported, Problems> {
+    let mut surprises = BTreeSet::new();
+    let (found, mesh) = match &options.mesh {
+        Some(mesh) => (read(sources, mesh)?, mesh.clone()),
+        None => guessed(sources, &mut surprises)?,
+    };
     let mut problems = Problems::default();
-    let mut surprises: BTreeSet<Surprise> = warnings.iter().map(of_warning).collect();
-    let mut files = Vec::new();
-    for policy in &policies {
-        let about = About { policy, mesh, opens: opens(policy, &policies) };
-        match about.rewritten(targets, &mut surprises) {
-            Ok(file) => files.extend(file),
+    surprises.extend(found.warnings.iter().map(|warning| of_warning(warning, &found.names)));
+    let issuers = Issuers::of(&found.tokens);
+    let (mut drafts, mut declared) = (Vec::new(), BTreeMap::new());
+    for policy in &found.policies {
+        let about = About { policy, mesh: &mesh, options, opens: opens(policy, &found.policies) };
+        match about.rewritten(&issuers, &mut declared, &mut surprises) {
+            Ok(draft) => drafts.extend(draft),
             Err(more) => problems.extend(more),
         }
     }
     if !problems.is_empty() {
         return Err(problems);
     }
+    let mut files: Vec<Source> = drafts
+        .iter()
+        .map(|draft| Source::new(format!("{}.yaml", draft.name), wording::policy(draft)))
+        .collect();
+    let keys = declared.values().filter_map(|issuer| key_file(issuer));
+    files.extend(keys.map(|(name, text)| Source::new(name, text)));
     compile(&files)?;
+    let (taken, kept) = (taken(&found.tokens, &declared), found.kept);
+    surprises.extend(taken.iter().map(|name| at(name, TAKEN)));
+    let stays =
+        |kept: &Kept| !taken.iter().any(|name| *name.file == *kept.file && name.at.start.line == kept.line);
+    let kept = kept.into_iter().filter(stays).collect();
     Ok(Imported { files, kept, surprises: surprises.into_iter().collect() })
+}
+
+// No two files may declare one issuer, so what the native files declare does not stay in Istio's form beside them.
+fn taken<'t>(tokens: &'t [RequestAuthentication], declared: &BTreeMap<Arc<str>, &Issuer>) -> Vec<&'t Name> {
+    let is_taken =
+        |one: &&RequestAuthentication| one.issuers.iter().any(|issuer| declared.contains_key(&issuer.issuer));
+    tokens.iter().filter(is_taken).map(|one| &one.name).collect()
+}
+
+fn at(name: &Name, message: &str) -> Surprise {
+    Surprise {
+        file: name.file.to_string(),
+        line: name.at.start.line,
+        policy: name.full().to_string(),
+        message: message.to_owned(),
+    }
+}
+
+// Where nobody says which mesh the files are of, and all callers in them are of one trust domain, it is that one.
+fn guessed(sources: &[Source], surprises: &mut BTreeSet<Surprise>) -> Result<(Found, Mesh), Problems> {
+    let mut mesh = Mesh::default();
+    let found = read(sources, &mesh)?;
+    let Some((domain, surprise)) = only_domain(&found.policies) else { return Ok((found, mesh)) };
+    if domain == mesh.trust_domain {
+        return Ok((found, mesh));
+    }
+    surprises.insert(surprise);
+    mesh.trust_domain = domain;
+    Ok((read(sources, &mesh)?, mesh))
+}
+
+fn only_domain(policies: &[Authorization]) -> Option<(String, Surprise)> {
+    let principals = policies.iter().flat_map(|policy| policy.principals().map(move |text| (policy, text)));
+    let mut domains = principals.filter_map(|(policy, text)| {
+        let (domain, _) = text.split_once('/')?;
+        (!domain.contains('*')).then_some((policy, domain))
+    });
+    let (policy, domain) = domains.next()?;
+    if domains.any(|(_, other)| other != domain) || identity::TrustDomain::parse(domain).is_err() {
+        return None;
+    }
+    let message =
+        format!("every caller that is named is of {domain}, which is taken for the trust domain of the mesh");
+    Some((domain.to_owned(), at(&policy.name, &message)))
 }
 
 #[derive(Default)]
 struct Found {
     policies: Vec<Authorization>,
+    tokens: Vec<RequestAuthentication>,
     kept: Vec<Kept>,
+    /// The names of all resources, in the order of the files.
+    names: Vec<Name>,
     warnings: Problems,
 }
 
@@ -109,10 +176,15 @@ fn read(sources: &[Source], mesh: &Mesh) -> Result<Found, Problems> {
         match istio::read(source, mesh) {
             Ok(read) => {
                 found.warnings.extend(read.warnings);
+                found.names.extend(read.resources.iter().map(|resource| resource.name().clone()));
                 for resource in read.resources {
                     match resource {
                         Resource::Authorization(policy) => found.policies.push(policy),
-                        Resource::Peers(_) | Resource::Tokens(_) => found.kept.push(keep(&resource)),
+                        Resource::Peers(_) => found.kept.push(keep(&resource)),
+                        Resource::Tokens(ref tokens) => {
+                            found.kept.push(keep(&resource));
+                            found.tokens.push(tokens.clone());
+                        }
                     }
                 }
             }
@@ -132,11 +204,16 @@ fn keep(resource: &Resource) -> Kept {
     }
 }
 
-fn of_warning(warning: &Problem) -> Surprise {
+// It is about the last resource in the file that begins before the line.
+fn of_warning(warning: &Problem, names: &[Name]) -> Surprise {
+    let line = warning.position.map_or(0, |place| place.line);
+    let in_file = || names.iter().filter(|name| *name.file == *warning.file);
+    let before = in_file().rfind(|name| name.at.start.line <= line);
+    let name = before.or_else(|| in_file().next());
     Surprise {
         file: warning.file.clone(),
-        line: warning.position.map_or(0, |place| place.line),
-        policy: String::new(),
+        line,
+        policy: name.map(|name| name.full().to_string()).unwrap_or_default(),
         message: warning.message.clone(),
     }
 }
@@ -155,101 +232,106 @@ fn opens(policy: &Authorization, all: &[Authorization]) -> bool {
 struct About<'p> {
     policy: &'p Authorization,
     mesh: &'p Mesh,
+    options: &'p ImportOptions,
     opens: bool,
 }
 
 impl About<'_> {
-    fn rewritten(
+    fn rewritten<'i>(
         &self,
-        targets: &[Target],
+        issuers: &Issuers<'i>,
+        declared: &mut BTreeMap<Arc<str>, &'i Issuer>,
         surprises: &mut BTreeSet<Surprise>,
-    ) -> Result<Option<Source>, Problems> {
-        let mut say = |line: u32, message: &str| {
-            surprises.insert(Surprise {
-                file: self.policy.name.file.to_string(),
-                line,
-                policy: self.policy.name.full().to_string(),
-                message: message.to_owned(),
-            });
-        };
+    ) -> Result<Option<Draft<'i>>, Problems> {
         let line = self.policy.name.at.start.line;
+        if let Some(why) = self.left_out() {
+            surprises.insert(self.surprise(line, why));
+            return Ok(None);
+        }
+        let protects = scopes::protects(self.policy, self.mesh, &self.options.targets)?;
+        if matches!(self.policy.scope.within, Within::Mesh) {
+            surprises.insert(self.surprise(line, ROOT));
+        }
+        let at = issuers.at(&self.policy.scope);
+        let tokens = Tokens { issuers: &at, elsewhere: issuers.elsewhere(&at) };
+        let mut rules = Vec::new();
+        for rule in &self.policy.selected(self.mesh)?.policy.rules {
+            let mut notes = Vec::new();
+            rules.extend(self.sayable(rule, tokens, &mut notes));
+            let place = rule.reference.line;
+            surprises.extend(notes.iter().map(|note| self.surprise(place, note)));
+        }
+        for note in self.about_all(&mut rules) {
+            surprises.insert(self.surprise(line, note));
+        }
+        let used = |issuer: &&Issuer| {
+            rules.iter().filter_map(|rule| rule.jwt.as_ref()).any(|jwt| *jwt.issuer == *issuer.issuer)
+        };
+        let fresh: Vec<&Issuer> = at
+            .iter()
+            .copied()
+            .filter(used)
+            .filter(|issuer| declared.insert(Arc::clone(&issuer.issuer), issuer).is_none())
+            .collect();
+        let name = wording::name(&self.policy.name.namespace, &self.policy.name.name);
+        let origin = format!("{}:{line}", self.policy.name.file);
+        Ok(Some(Draft { name, origin, protects, issuers: fresh, rules }))
+    }
+
+    fn surprise(&self, line: u32, message: &str) -> Surprise {
+        Surprise { line, ..at(&self.policy.name, message) }
+    }
+
+    fn left_out(&self) -> Option<&'static str> {
         if self.policy.dry_run {
-            say(
-                line,
+            return Some(
                 "a dry run is left out: write it as mode: shadow, which needs the day from which it enforces",
             );
-            return Ok(None);
         }
-        if self.policy.action == Action::Audit {
-            say(line, "a policy that only audits is left out: every refusal is on record anyhow");
-            return Ok(None);
+        match self.policy.action {
+            Action::Audit => Some("a policy that only audits is left out: every refusal is on record anyhow"),
+            Action::Allow | Action::Deny => None,
         }
-        let protects = self.protects(targets)?;
-        if matches!(self.policy.scope.within, Within::Mesh) {
-            say(line, "it applies to every namespace of the trust domain, beside the policies there");
+    }
+
+    // What the rewriting came to and the language refuses all the same is treated as what cannot be said.
+    fn sayable(&self, rule: &Rule, tokens: Tokens<'_>, notes: &mut Vec<String>) -> Vec<Rewritten> {
+        let known = Known { mesh: self.mesh, assumed: &self.options.assumed };
+        let mut kept = Vec::new();
+        for rewritten in rewrite(rule, known, tokens, notes) {
+            let name = rewritten.name.clone();
+            match (wording::refused(&rewritten, tokens.issuers), rewritten.effect) {
+                (None, _) => kept.push(rewritten),
+                (Some(why), Effect::Allow) => {
+                    notes.push(format!("left out, for a native rule cannot say it: {why}"));
+                }
+                (Some(why), Effect::Deny) => {
+                    notes.push(format!("everything is denied, for a native rule cannot say less: {why}"));
+                    kept.push(Rewritten::refusal(name));
+                }
+            }
         }
-        let selected = self.policy.selected(self.mesh)?;
-        let mut rules: Vec<Rewritten> = Vec::new();
-        for rule in &selected.policy.rules {
-            let mut notes = Vec::new();
-            rules.extend(rewrite(rule, self.mesh, &mut notes));
-            notes.iter().for_each(|note| say(rule.reference.line, note));
+        kept
+    }
+
+    fn about_all(&self, rules: &mut Vec<Rewritten>) -> Vec<&'static str> {
+        let mut notes = Vec::new();
+        if rules.iter().any(|rule| rule.effect == Effect::Allow && rule.http.is_some()) {
+            notes.push("tunnels and upgrades are not granted by http; write connect or upgrade for them");
         }
         match (self.policy.action, self.opens) {
             (Action::Deny, true) => {
-                say(
-                    line,
-                    "Istio lets everything pass that no policy denies where none allows: the rules rest-tcp and rest-http say so; remove them if you can",
-                );
+                notes.push("Istio lets everything pass that no policy denies where none allows: the rules rest-tcp and rest-http say so; remove them if you can");
                 rules.extend(Rewritten::everything());
             }
             (Action::Allow, _) if self.policy.rules.is_empty() => {
-                say(line, "a policy that allows without rules refuses everything");
+                notes.push("a policy that allows without rules refuses everything");
             }
             (Action::Allow | Action::Deny | Action::Audit, _) => {}
         }
-        Ok(Some(self.file(&protects, &rules)))
-    }
-
-    fn protects(&self, targets: &[Target]) -> Result<Vec<String>, Problems> {
-        let scope = &self.policy.scope;
-        let fits = |target: &&Target| {
-            let within = match &scope.within {
-                Within::Mesh => true,
-                Within::Namespace(namespace) => **namespace == *target.namespace,
-            };
-            let has = |(key, value): (&Arc<str>, &Arc<str>)| {
-                target.labels.get(&**key).is_some_and(|found| **found == **value)
-            };
-            within && scope.labels.iter().all(has) && target.labels.len() >= scope.labels.len()
-        };
-        if scope.labels.is_empty() {
-            let exact = targets.iter().filter(|target| fits(target) && target.labels.is_empty());
-            let ids: Vec<String> = exact.flat_map(|target| &target.ids).map(ToString::to_string).collect();
-            let domain = &self.mesh.trust_domain;
-            return Ok(match &scope.within {
-                Within::Mesh => vec![format!("spiffe://{domain}/**")],
-                Within::Namespace(_) if !ids.is_empty() => ids,
-                Within::Namespace(namespace) => vec![format!("spiffe://{domain}/ns/{namespace}/sa/*")],
-            });
-        }
-        let ids: BTreeSet<String> =
-            targets.iter().filter(fits).flat_map(|target| &target.ids).map(ToString::to_string).collect();
-        if ids.is_empty() {
-            let name = self.policy.name.full();
-            let message = format!(
-                "the policy {name} selects workloads by labels, and nothing says which identities they have"
-            );
-            let cure = "name the identities of the workloads with these labels".to_owned();
-            return Err(Problems::from(Problem::in_file(&self.policy.name.file, message, Some(cure))));
-        }
-        Ok(ids.into_iter().collect())
-    }
-
-    fn file(&self, protects: &[String], rules: &[Rewritten]) -> Source {
-        let name = wording::name(&self.policy.name.namespace, &self.policy.name.name);
-        let origin = format!("{}:{}", self.policy.name.file, self.policy.name.at.start.line);
-        let text = wording::policy(&name, &origin, protects, rules);
-        Source::new(format!("{name}.yaml"), text)
+        notes
     }
 }
+
+const ROOT: &str = "it applies to every namespace of the trust domain, beside the policies there";
+const TAKEN: &str = "it is rewritten as issuers: tokens are looked for in Authorization: Bearer alone and go on to the application, and one that proves nothing is refused only where a rule needs one";

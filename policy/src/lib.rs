@@ -57,7 +57,7 @@ pub use learn::{
     GROUPED_FROM, Learned, Lessons, MAX_KEPT, Proposal, ProposedRequests, ProposedRule, RefusedCall,
     RefusedRequest,
 };
-pub use import::{Imported, Kept, Surprise, Target, import};
+pub use import::{Assumption, ImportOptions, Imported, Kept, Surprise, Target, import, import_with};
 pub use istio::{MAX_EXPANSION, istio_path};
 pub use load::{Checks, MAX_FILES, MAX_RULES, MAX_SET_BYTES, Options, compile, compile_with};
 pub use mesh::{Compat, Mesh, PathNormalization, Unselected, Workload};

@@ -125,6 +125,19 @@ impl PolicySet {
         self.loaded().iter().map(|policy| &**policy)
     }
 
+    /// What each policy protects, in words: identities, or for Istio's what it selects. In the order of [`Self::policies`].
+    pub fn protections(&self) -> impl Iterator<Item = Vec<String>> {
+        let loaded = match &self.state {
+            State::Unavailable => None,
+            State::Loaded(loaded) => Some(loaded),
+        };
+        let pairs = loaded.into_iter().flat_map(|loaded| loaded.policies.iter().zip(&loaded.members));
+        pairs.map(|(policy, choice)| match &choice.by {
+            By::Identity => policy.protects.iter().map(ToString::to_string).collect(),
+            By::Scope(scope) => vec![scope.to_string()],
+        })
+    }
+
     /// The policies that protect the workload with an ID, compiled for it; see [`Workload::of`].
     pub fn for_workload(&self, id: &SpiffeId) -> WorkloadPolicies {
         self.protecting(&Workload::of(id))

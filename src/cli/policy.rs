@@ -17,7 +17,7 @@ use crate::output::Format;
 
 pub(crate) use analysis::{PolicyBench, PolicyDiff, PolicyReach, Reacher};
 pub(crate) use history::{GraphFormat, PolicyGraph, PolicyLearn, PolicyReplay};
-pub(crate) use writing::{PolicyFmt, PolicyImport, PolicyLint};
+pub(crate) use writing::{Assumed, PolicyFmt, PolicyImport, PolicyLint};
 
 /// Arguments of `policy`.
 #[derive(Debug, Args)]

@@ -220,6 +220,10 @@ async fn compile(
     let compiled = tokio::task::spawn_blocking(move || {
         let files = files?;
         let set = directory::compile(&files)?;
+        for warning in set.warnings().iter() {
+            let line = warning.position.map_or(0, |place| place.line);
+            tracing::warn!(file = %warning.file, line, flaw = %warning.message, "policy file says what is hardly meant");
+        }
         Ok((set.generation().to_owned(), files))
     });
     compiled.await.map_err(|_| PublishError::Stopped)

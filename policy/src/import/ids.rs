@@ -1,5 +1,8 @@
 //! Istio's patterns of identities as native ones. Where none says the same, one that says less or one that says more, as it is asked.
 
+use std::collections::BTreeSet;
+
+use super::Assumption;
 use crate::mesh::Mesh;
 use crate::pattern::{IdPattern, Piece, TextPattern};
 
@@ -10,11 +13,18 @@ pub(super) enum Toward {
     More,
 }
 
+/// What must be known to rewrite patterns.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known<'m> {
+    pub(super) mesh: &'m Mesh,
+    pub(super) assumed: &'m BTreeSet<Assumption>,
+}
+
 /// The native patterns for one of Istio's; `None` where even erring does not help.
 pub(super) fn ids(
     pattern: &TextPattern,
     toward: Toward,
-    mesh: &Mesh,
+    known: Known<'_>,
     notes: &mut Vec<String>,
 ) -> Option<Vec<String>> {
     let pieces = joined(pattern.pieces());
@@ -25,24 +35,29 @@ pub(super) fn ids(
     match pieces.as_slice() {
         [Part::Text(whole)] => Some(parsed(whole).into_iter().collect()),
         [Part::Text(start), Part::Run] => prefix(start, pattern, toward, notes),
-        _ => {
-            notes.push(format!(
-                "{pattern} is in any trust domain; a native rule names each: {}",
-                narrowed(toward)
-            ));
-            match toward {
-                Toward::Less => Some(usual(&pieces, mesh)),
-                Toward::More => None,
-            }
-        }
+        _ => anywhere(&pieces, pattern, toward, known, notes),
     }
 }
 
-fn narrowed(toward: Toward) -> &'static str {
-    match toward {
-        Toward::Less => "those of the mesh are meant, in the usual form",
-        Toward::More => "it could not be said, and the rule reaches further",
-    }
+fn anywhere(
+    pieces: &[Part],
+    pattern: &TextPattern,
+    toward: Toward,
+    known: Known<'_>,
+    notes: &mut Vec<String>,
+) -> Option<Vec<String>> {
+    let usual = usual(pieces, known.mesh);
+    let (found, told) = match (toward, usual) {
+        (Toward::Less, usual) => {
+            (Some(usual.unwrap_or_default()), "those of the mesh are meant, in the usual form")
+        }
+        (Toward::More, Some(usual)) if known.assumed.contains(&Assumption::UsualIdentities) => {
+            (Some(usual), "read as those of the mesh, in the usual form; others are no longer meant")
+        }
+        (Toward::More, _) => (None, "it could not be said, and the rule reaches further"),
+    };
+    notes.push(format!("{pattern} is in any trust domain; a native rule names each: {told}"));
+    found
 }
 
 fn prefix(
@@ -64,9 +79,8 @@ fn prefix(
     }
 }
 
-// Namespaces, service accounts and suffixes, for identities of the form that Istio gives them.
-fn usual(pieces: &[Part], mesh: &Mesh) -> Vec<String> {
-    let domains = || std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases);
+// Namespaces, service accounts and suffixes, for identities of the form that Istio gives them; `None` for other patterns.
+fn usual(pieces: &[Part], mesh: &Mesh) -> Option<Vec<String>> {
     let path = match pieces {
         [Part::Run, Part::Text(inner), Part::Run] if inner.starts_with("/ns/") && inner.ends_with('/') => {
             format!("{inner}sa/*")
@@ -76,16 +90,23 @@ fn usual(pieces: &[Part], mesh: &Mesh) -> Vec<String> {
         {
             "/ns/*/sa/*".to_owned()
         }
+        // Service accounts with other segments between or after: no usual identity has them.
+        [Part::Text(_), Part::Run, Part::Text(namespace), rest @ ..]
+            if namespace.starts_with("/ns/") && namespace.ends_with('/') && !rest.is_empty() =>
+        {
+            return Some(Vec::new());
+        }
         [Part::Text(scheme), Part::Run, Part::Text(end)] if scheme == SCHEME => {
             match end.split('/').count() {
                 5 if end.starts_with("/ns/") => end.clone(),
                 3 if end.starts_with("/sa/") => format!("/ns/*{end}"),
-                _ => return Vec::new(),
+                _ => return None,
             }
         }
-        _ => return Vec::new(),
+        _ => return None,
     };
-    domains().filter_map(|domain| parsed(&format!("{SCHEME}{domain}{path}"))).collect()
+    let domains = std::iter::once(&mesh.trust_domain).chain(&mesh.trust_domain_aliases);
+    Some(domains.filter_map(|domain| parsed(&format!("{SCHEME}{domain}{path}"))).collect())
 }
 
 fn parsed(text: &str) -> Option<String> {

@@ -1,6 +1,6 @@
 //! `AuthorizationPolicy`: its rules as clauses, checked and with nothing interpreted away.
 
-use super::clauses::{OPERATION, SOURCE, read_clause};
+use super::clauses::{OPERATION, SOURCE, Values, read_clause};
 use super::conditions::Test;
 use super::resource::{Metadata, Name};
 use super::scope::{Scope, read_scope};
@@ -39,6 +39,22 @@ pub(crate) struct IstioRule {
 #[derive(Clone, Debug)]
 pub(crate) struct Clause {
     pub(crate) tests: Vec<Test>,
+}
+
+impl Authorization {
+    /// The principals that it names, as they are written.
+    pub(crate) fn principals(&self) -> impl Iterator<Item = &str> {
+        let tests = self.rules.iter().flat_map(IstioRule::tests);
+        tests
+            .filter(|test| test.attribute == Attribute::Principal)
+            .flat_map(|test| {
+                [&test.values, &test.not_values].into_iter().flat_map(|values| match values {
+                    Values::Texts(texts) => texts.as_slice(),
+                    Values::Ports(_) | Values::Networks(_) => &[],
+                })
+            })
+            .map(|text| &**text)
+    }
 }
 
 impl IstioRule {

@@ -1,6 +1,7 @@
 //! Which workloads a resource is about.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use super::MAX_ENTRIES;
@@ -13,6 +14,16 @@ use crate::strict::{Fields, Node, Reader, quote};
 pub(crate) struct Scope {
     pub(crate) within: Within,
     pub(crate) labels: BTreeMap<Arc<str>, Arc<str>>,
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.within {
+            Within::Mesh => f.write_str("every namespace")?,
+            Within::Namespace(namespace) => write!(f, "namespace {namespace}")?,
+        }
+        self.labels.iter().try_for_each(|(key, value)| write!(f, ", {key}={value}"))
+    }
 }
 
 /// How far a resource reaches.

@@ -96,7 +96,7 @@ impl Input {
         let local = self.local.sources()?;
         let Some(central) = &self.central else {
             let options = Options { mesh, ..Options::default() };
-            return policy::compile_with(&local, &options).map_err(LoadError::Problems);
+            return policy::compile_with(&local, &options).inspect(warn_of).map_err(LoadError::Problems);
         };
         let sources = central.files.iter().map(|(name, bytes)| Source::from_bytes(name, bytes.to_vec()));
         let sources = sources.collect::<Result<Vec<_>, _>>().map_err(LoadError::Problems)?;
@@ -110,7 +110,7 @@ impl Input {
             Origin::Nobody => Mesh { unselected: Unselected::Deny, ..mesh },
         };
         let options = Options { mesh, checks: Checks::Proved, denials: denials.collect(), generation };
-        policy::compile_with(&sources, &options).map_err(LoadError::Problems)
+        policy::compile_with(&sources, &options).inspect(warn_of).map_err(LoadError::Problems)
     }
 
     /// Files of this host make another set of it.
@@ -125,6 +125,13 @@ impl Input {
         }
         let local: String = hex(&sha256(&all)).chars().take(SHORT_HASH).collect();
         format!("{}+{local}", central.generation)
+    }
+}
+
+fn warn_of(set: &PolicySet) {
+    for warning in set.warnings().iter() {
+        let line = warning.position.map_or(0, |place| place.line);
+        tracing::warn!(file = %warning.file, line, flaw = %warning.message, "policy file says what is hardly meant");
     }
 }
 

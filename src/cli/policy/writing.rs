@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::cli::Output;
 
@@ -48,6 +48,25 @@ pub(crate) struct PolicyImport {
     /// the files are of
     #[arg(long = "workload", value_name = "FILE")]
     pub(crate) workloads: Vec<PathBuf>,
+    /// Read /x* as /x and what is below it, as nearly everybody means it, and not as /xy too
+    #[arg(long)]
+    pub(crate) whole_segments: bool,
+    /// Read more of the files as nearly everybody means them; each use is told. May be given several times
+    #[arg(long = "assume", value_name = "READING")]
+    pub(crate) assumed: Vec<Assumed>,
     #[command(flatten)]
     pub(crate) output: Output,
+}
+
+/// What `policy import` may take for granted.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum Assumed {
+    /// Namespaces and service accounts are those of the mesh's own trust domain
+    UsualIdentities,
+    /// A host is meant with any port
+    AnyHostPort,
+    /// Every verified token has a subject
+    TokensHaveSubjects,
+    /// There are no methods but GET, HEAD, POST, PUT, DELETE, OPTIONS, TRACE and PATCH
+    RegisteredMethods,
 }

@@ -2,7 +2,8 @@
 
 use std::io::{self, Write};
 
-use policy::Options;
+use policy::strict::Problems;
+use policy::{Options, PolicySet};
 use serde::Serialize;
 
 use super::files::{self, Compiled};
@@ -18,30 +19,9 @@ pub(super) fn run(args: &PolicyCheck) -> Result<Exit, Failure> {
         Ok(compiled) => compiled,
         Err(problems) => return config::report(format, "", Err(problems)),
     };
-    let rows: Vec<PolicyRow> = set.policies().map(PolicyRow::new).collect();
-    accepted(&mut output::stdout(), format, &rows, files::generation(&sources, &args.paths))?;
+    let accepted = Accepted::of(&set, files::generation(&sources, &args.paths));
+    accepted.print(&mut output::stdout(), format)?;
     Ok(Exit::Done)
-}
-
-/// Prints what was accepted, with the generation that a sidecar shows for it.
-fn accepted(
-    to: &mut impl Write,
-    format: Format,
-    rows: &[PolicyRow],
-    generation: Option<String>,
-) -> io::Result<()> {
-    match format {
-        Format::Table => {
-            output::list(to, format, rows)?;
-            let tests = rows.iter().map(|row| row.tests).sum();
-            let (policies, tests) =
-                (counted(rows.len(), "policy", "policies"), counted(tests, "test", "tests"));
-            writeln!(to, "\n{policies} accepted, {tests} passed")?;
-            generation.map_or(Ok(()), |generation| writeln!(to, "generation {generation}"))
-        }
-        Format::Json => output::json(to, &Accepted { schema: PolicyRow::SCHEMA, generation, items: rows }),
-        Format::Jsonl => output::list(to, format, rows),
-    }
 }
 
 /// A policy as it is printed.
@@ -58,12 +38,12 @@ struct PolicyRow {
 }
 
 impl PolicyRow {
-    fn new(policy: &policy::Policy) -> Self {
+    fn new(policy: &policy::Policy, protects: Vec<String>) -> Self {
         Self {
             name: policy.name().to_owned(),
             file: policy.file().to_owned(),
             owner: policy.owner().map(str::to_owned),
-            protects: policy.protects().iter().map(ToString::to_string).collect(),
+            protects,
             mode: match policy.mode() {
                 policy::Mode::Enforce => "enforce".to_owned(),
                 policy::Mode::Shadow { until } => format!("shadow until {}", output::time(until)),
@@ -96,7 +76,38 @@ struct Accepted<'a> {
     schema: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     generation: Option<String>,
-    items: &'a [PolicyRow],
+    items: Vec<PolicyRow>,
+    warnings: &'a Problems,
+}
+
+impl<'a> Accepted<'a> {
+    fn of(set: &'a PolicySet, generation: Option<String>) -> Self {
+        let rows = set.policies().zip(set.protections());
+        let items = rows.map(|(policy, protects)| PolicyRow::new(policy, protects)).collect();
+        Self { schema: PolicyRow::SCHEMA, generation, items, warnings: set.warnings() }
+    }
+
+    /// Prints what was accepted, with the generation that a sidecar shows for it and what probably was not meant.
+    fn print(&self, to: &mut impl Write, format: Format) -> io::Result<()> {
+        match format {
+            Format::Table => {
+                output::list(to, format, &self.items)?;
+                if !self.warnings.is_empty() {
+                    writeln!(to)?;
+                }
+                for warning in self.warnings.iter() {
+                    let text = format!("warning: {warning}");
+                    text.lines().try_for_each(|line| writeln!(to, "{}", audit::shown(line)))?;
+                }
+                let tests = self.items.iter().map(|row| row.tests).sum();
+                let policies = counted(self.items.len(), "policy", "policies");
+                writeln!(to, "\n{policies} accepted, {} passed", counted(tests, "test", "tests"))?;
+                self.generation.as_ref().map_or(Ok(()), |generation| writeln!(to, "generation {generation}"))
+            }
+            Format::Json => output::json(to, self),
+            Format::Jsonl => output::list(to, format, &self.items),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -108,10 +119,9 @@ mod tests {
     #[test]
     fn accepted_policies_are_counted_in_words_and_carry_their_generation_as_data() {
         let set = policy::compile(&[Source::new("api.yaml", POLICY)]).unwrap();
-        let rows: Vec<PolicyRow> = set.policies().map(PolicyRow::new).collect();
         let printed = |format| {
             let mut bytes = Vec::new();
-            accepted(&mut bytes, format, &rows, Some("abc".to_owned())).unwrap();
+            Accepted::of(&set, Some("abc".to_owned())).print(&mut bytes, format).unwrap();
             String::from_utf8(bytes).unwrap()
         };
 
@@ -124,6 +134,29 @@ mod tests {
             (Some("abc"), Some("api"))
         );
     }
+
+    #[test]
+    fn what_istios_policies_select_and_what_was_hardly_meant_is_told() {
+        let set = policy::compile(&[Source::new("istio.yaml", ISTIO)]).unwrap();
+        let printed = |format| {
+            let mut bytes = Vec::new();
+            Accepted::of(&set, None).print(&mut bytes, format).unwrap();
+            String::from_utf8(bytes).unwrap()
+        };
+
+        let table = printed(Format::Table);
+        let data: serde_json::Value = serde_json::from_str(&printed(Format::Json)).unwrap();
+
+        assert!(table.contains("  namespace shop, app=api  "), "{table}");
+        assert!(table.contains("\nwarning: istio.yaml:"), "{table}");
+        assert_eq!(data["items"][0]["protects"][0], "namespace shop, app=api");
+        assert_eq!(data["warnings"]["problems"][0]["file"], "istio.yaml");
+    }
+
+    const ISTIO: &str = "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\n\
+                         metadata: {name: api, namespace: shop}\n\
+                         spec:\n  selector: {matchLabels: {app: api}}\n  action: DENY\n  rules:\n  \
+                         - to: [{operation: {methods: [POST]}}]\n";
 
     const POLICY: &str = "vouchsafe: policy/v1\nname: api\nprotects: spiffe://prod.test/api\n\
                           tests: [{from: unauthenticated, tcp: 80, expect: deny}]\n";

@@ -1,5 +1,6 @@
 //! `policy import`: Istio's files rewritten as native ones, beside a list of every place where the meaning may surprise.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -7,24 +8,37 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use policy::pattern::IdPattern;
 use policy::strict::Problems;
-use policy::{EvalWorkload, Imported, Kept, Mesh, Surprise, Target};
+use policy::{Assumption, EvalWorkload, ImportOptions, Imported, Kept, Surprise, Target};
 use serde::Serialize;
 
 use super::files;
 use super::words::counted;
-use crate::cli::policy::PolicyImport;
+use crate::cli::policy::{Assumed, PolicyImport};
 use crate::exit::{Exit, Failure, OrExit as _};
 use crate::output::{self, Format};
 
 pub(super) fn run(args: &PolicyImport) -> Result<Exit, Failure> {
     let sources = files::sources(&args.paths).or_exit(Exit::Unacceptable)?;
     let workloads = workloads(&args.workloads).or_exit(Exit::Unacceptable)?;
-    let mesh = workloads.first().map_or_else(Mesh::default, |first| first.mesh.clone());
-    let targets: Vec<Target> = workloads.iter().filter_map(target).collect();
-    let imported = policy::import(&sources, &mesh, &targets).or_exit(Exit::Unacceptable)?;
+    let options = ImportOptions {
+        mesh: workloads.first().map(|first| first.mesh.clone()),
+        targets: workloads.iter().filter_map(target).collect(),
+        assumed: assumed(args),
+    };
+    let imported = policy::import_with(&sources, &options).or_exit(Exit::Unacceptable)?;
     let written = write(&args.out, &imported)?;
     print(&mut output::stdout(), args.output.format, &Report::new(&written, &imported))?;
     Ok(Exit::Done)
+}
+
+fn assumed(args: &PolicyImport) -> BTreeSet<Assumption> {
+    let given = args.assumed.iter().map(|one| match one {
+        Assumed::UsualIdentities => Assumption::UsualIdentities,
+        Assumed::AnyHostPort => Assumption::AnyHostPort,
+        Assumed::TokensHaveSubjects => Assumption::TokensHaveSubjects,
+        Assumed::RegisteredMethods => Assumption::RegisteredMethods,
+    });
+    given.chain(args.whole_segments.then_some(Assumption::WholeSegments)).collect()
 }
 
 fn workloads(paths: &[PathBuf]) -> Result<Vec<EvalWorkload>, Problems> {
@@ -95,8 +109,11 @@ fn print(to: &mut impl Write, format: Format, report: &Report<'_>) -> io::Result
                 writeln!(to, "{}", audit::shown(&text))?;
             }
             for surprise in report.surprises {
-                let text =
-                    format!("{}:{}: {}: {}", surprise.file, surprise.line, surprise.policy, surprise.message);
+                let policy = match surprise.policy.as_str() {
+                    "" => String::new(),
+                    name => format!("{name}: "),
+                };
+                let text = format!("{}:{}: {policy}{}", surprise.file, surprise.line, surprise.message);
                 writeln!(to, "{}", audit::shown(&text))?;
             }
             let files = counted(report.files.len(), "file", "files");

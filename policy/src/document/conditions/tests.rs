@@ -424,7 +424,7 @@ fn istios_claims_are_texts_or_lists_of_them() {
         (Some(json!("a")), true, true),
         (Some(json!(["b", "a"])), true, true),
         (Some(json!("b a")), false, true),
-        (Some(json!(["b a"])), false, true),
+        (Some(json!(["b a"])), false, false),
         (Some(json!("b")), false, false),
         (Some(json!(true)), false, false),
         (None, false, false),

@@ -126,12 +126,11 @@ pub(super) fn principal(any_of: &[(TextPattern, TextPattern)], token: Token<'_>)
 }
 
 pub(super) fn claim(claims: &Claims, path: &[Arc<str>], any_of: &[TextPattern], split: Split) -> bool {
+    // What is a list already is not taken apart.
+    if let (Split::Spaces, Some(Value::String(text))) = (split, claims.at(path)) {
+        return text.split(' ').any(|word| any(any_of, word.as_bytes()));
+    }
     let mut found = false;
-    claims.texts(path, &mut |text| {
-        found |= match split {
-            Split::Whole => any(any_of, text.as_bytes()),
-            Split::Spaces => text.split(' ').any(|word| any(any_of, word.as_bytes())),
-        };
-    });
+    claims.texts(path, &mut |text| found |= any(any_of, text.as_bytes()));
     found
 }
