@@ -5,6 +5,7 @@
 //! characters are refused, and a plain scalar is a string only where no YAML reader would see a boolean,
 //! a number, a date or nothing. All problems of a file are reported together, each with its place and a cure.
 
+mod keys;
 mod problem;
 mod reader;
 mod scalar;

@@ -142,6 +142,9 @@ fn explain_misplaced(fields: &mut Fields<'_>, read: &mut Reader<'_>) {
     ];
     for (keys, place) in places {
         for key in keys {
+            if !fields.has(key) {
+                continue;
+            }
             let (why, cure) = (format!("belongs under \"{place}\""), format!("move it into {place}: {{…}}"));
             fields.misplaced(key, &why, &cure, read);
         }

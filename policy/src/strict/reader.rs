@@ -147,8 +147,9 @@ impl<'s> Reader<'s> {
             );
             return None;
         }
-        let read: Vec<Option<T>> = items.iter().map(|item| read(self, item)).collect();
-        read.into_iter().collect()
+        let mut values = Vec::with_capacity(items.len());
+        values.extend(items.iter().filter_map(|item| read(self, item)));
+        (values.len() == items.len()).then_some(values)
     }
 
     /// Reads a list of texts, at least one and at most `most`.
@@ -171,7 +172,8 @@ impl<'s> Reader<'s> {
             self.problem(node, "the text is empty", None);
             return None;
         }
-        if let Some(letter) = scalar.text.chars().find(|letter| is_unprintable(*letter)) {
+        let plain = scalar.text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        if !plain && let Some(letter) = scalar.text.chars().find(|letter| is_unprintable(*letter)) {
             self.problem(node, format!("the text contains the character U+{:04X}", u32::from(letter)), None);
             return None;
         }
@@ -215,8 +217,8 @@ impl<'s> Reader<'s> {
 
     /// Reads a whole number within `range`: decimal digits, unquoted, no sign, no leading zero.
     pub fn integer(&mut self, node: &Node, range: RangeInclusive<u64>) -> Option<u64> {
-        let wanted = format!("a whole number from {} to {}", range.start(), range.end());
-        let scalar = self.scalar(node, &wanted)?;
+        let wanted = || format!("a whole number from {} to {}", range.start(), range.end());
+        let Kind::Scalar(scalar) = &node.kind else { return self.mismatch(node, &wanted()) };
         let number = match scalar.style {
             Style::Plain if is_plain_integer(&scalar.text) => scalar.text.parse().ok(),
             Style::Plain | Style::Quoted | Style::Block => None,
@@ -226,7 +228,7 @@ impl<'s> Reader<'s> {
             None => {
                 let quoted = scalar.style != Style::Plain && is_plain_integer(&scalar.text);
                 let cure = if quoted { Some("remove the quotes") } else { None };
-                self.problem(node, format!("expected {wanted}, found {}", quote(&scalar.text)), cure);
+                self.problem(node, format!("expected {}, found {}", wanted(), quote(&scalar.text)), cure);
                 None
             }
         }
@@ -268,13 +270,15 @@ impl<'s> Reader<'s> {
 
     /// Reads one word of a closed set.
     pub fn one_of(&mut self, node: &Node, words: &[&'static str]) -> Option<&'static str> {
-        let wanted = words.join(", ");
-        let scalar = self.scalar(node, &format!("one of {wanted}"))?;
+        let wanted = || words.join(", ");
+        let Kind::Scalar(scalar) = &node.kind else {
+            return self.mismatch(node, &format!("one of {}", wanted()));
+        };
         if let Some(word) = words.iter().find(|word| **word == scalar.text) {
             return Some(word);
         }
         let cure = did_you_mean(&scalar.text, words.iter().copied());
-        self.place(node.span, format!("expected one of {wanted}, found {}", quote(&scalar.text)), cure);
+        self.place(node.span, format!("expected one of {}, found {}", wanted(), quote(&scalar.text)), cure);
         None
     }
 
@@ -346,6 +350,11 @@ impl<'n> Fields<'n> {
             read.place(self.span, format!("the key \"{name}\" is missing"), None);
         }
         found
+    }
+
+    /// Whether there is a key of this name. This does not take it.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.entries.iter().any(|entry| entry.key == name)
     }
 
     /// Refuses a key that has a meaning elsewhere or in a later version, and says whether it was there.

@@ -9,6 +9,7 @@ use std::time::Duration;
 pub(super) fn meaning(text: &str) -> Option<&'static str> {
     match text {
         "" | "~" | "null" | "Null" | "NULL" => Some("nothing"),
+        _ if !BEGINNINGS.contains(text.get(..1).unwrap_or_default()) => None,
         _ if is_boolean(text) => Some("a boolean"),
         _ if is_number(text) => Some("a number"),
         _ if is_date(text) => Some("a date"),
@@ -105,6 +106,9 @@ fn is_date(text: &str) -> bool {
         && parts.next().is_none()
 }
 
+// Booleans, numbers and dates begin with one of these; most texts do not.
+const BEGINNINGS: &str = "tTfFyYnNoO+-.0123456789_";
+
 const BOOLEANS: [&str; 8] = ["true", "false", "yes", "no", "on", "off", "y", "n"];
 
 #[cfg(test)]
@@ -167,6 +171,27 @@ mod tests {
         ] {
             assert_eq!(meaning(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_text_is_judged_by_its_first_letter_only_where_that_is_enough() {
+        for text in short_texts() {
+            let slow = super::is_boolean(&text) || super::is_number(&text) || super::is_date(&text);
+            assert!(!slow || meaning(&text).is_some(), "{text}");
+        }
+    }
+
+    /// Every text of up to three letters of those that the forms are made of, and each of these before a number and a word.
+    fn short_texts() -> Vec<String> {
+        let letters: Vec<char> = " -+._:~0189abefinotxyzANTY".chars().collect();
+        let one = || letters.iter().map(char::to_string);
+        let longer = |texts: &[String]| -> Vec<String> {
+            texts.iter().flat_map(|text| one().map(move |letter| text.clone() + &letter)).collect()
+        };
+        let two = longer(&one().collect::<Vec<_>>());
+        let with = ["true", "inf", "1:30", "0x1f", "2026-01-31"];
+        let words = one().flat_map(|letter| with.map(|word| letter.clone() + word));
+        one().chain(words).chain(two.clone()).chain(longer(&two)).collect()
     }
 
     #[test]

@@ -3,10 +3,9 @@
 //! What strict YAML does not have is noted as a problem and the building goes on, so that one run reports all of
 //! it; the node concerned becomes `Refused`, about which nothing further is said.
 
-use std::collections::HashMap;
-
 use granit_parser::{ErrorKind, Event, Marker, Options, Parser, ScalarStyle, ScanError, StrInput};
 
+use super::keys::Keys;
 use super::problem::{is_unprintable, quote};
 use super::scalar::{is_plain_integer, meaning};
 use super::{MAX_BYTES, MAX_DEPTH, MAX_DOCUMENTS, MAX_NODES, Position, Problem, Reader, Source, too_big};
@@ -171,6 +170,10 @@ fn options() -> Options {
 }
 
 fn only_printable(source: &Source, reader: &mut Reader<'_>) -> bool {
+    // Most files are plain ASCII, in which a look at the bytes is enough.
+    if source.text.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
+        return true;
+    }
     let mut clean = true;
     for (index, line) in source.text.split('\n').enumerate() {
         let line = line.strip_suffix('\r').unwrap_or(line);
@@ -206,7 +209,7 @@ struct Open {
 
 enum OpenKind {
     List(Vec<Node>),
-    Map { entries: Vec<Entry>, lines: HashMap<String, u32>, awaits: Awaits },
+    Map { entries: Vec<Entry>, keys: Keys, awaits: Awaits },
 }
 
 enum Awaits {
@@ -243,7 +246,7 @@ impl Builder<'_, '_> {
             }
             Event::SequenceStart(..) => self.begin(place, OpenKind::List(Vec::new())),
             Event::MappingStart(..) => {
-                let kind = OpenKind::Map { entries: Vec::new(), lines: HashMap::new(), awaits: Awaits::Key };
+                let kind = OpenKind::Map { entries: Vec::new(), keys: Keys::default(), awaits: Awaits::Key };
                 self.begin(place, kind)
             }
             Event::SequenceEnd | Event::MappingEnd => self.end(),
@@ -303,9 +306,11 @@ impl Builder<'_, '_> {
             None if self.dialect == Dialect::Several && node.is_nothing() => {}
             None => self.roots.push(node),
             Some(OpenKind::List(items)) => items.push(node),
-            Some(OpenKind::Map { entries, lines, awaits }) => {
+            Some(OpenKind::Map { entries, keys, awaits }) => {
                 *awaits = match std::mem::replace(awaits, Awaits::Key) {
-                    Awaits::Key => key_of(node, self.dialect, lines, self.reader),
+                    Awaits::Key => key_of(node, self.dialect, self.reader)
+                        .filter(|(key, span)| keys.admit(key, *span, entries, self.reader))
+                        .map_or(Awaits::Nothing, |(key, span)| Awaits::Value(key, span)),
                     Awaits::Value(key, span) => {
                         entries.push(Entry { key, span, value: node });
                         Awaits::Key
@@ -332,34 +337,29 @@ impl Builder<'_, '_> {
     }
 }
 
-fn key_of(node: Node, dialect: Dialect, lines: &mut HashMap<String, u32>, reader: &mut Reader<'_>) -> Awaits {
+/// Reads a key, unless what stands there cannot be one.
+fn key_of(node: Node, dialect: Dialect, reader: &mut Reader<'_>) -> Option<(String, Span)> {
     let span = node.span;
     let scalar = match node.kind {
         Kind::Scalar(scalar) => scalar,
-        Kind::Refused => return Awaits::Nothing,
+        Kind::Refused => return None,
         Kind::List(_) | Kind::Map(_) => {
             reader.place(span, "a key must be a text, not a list or a mapping", None);
-            return Awaits::Nothing;
+            return None;
         }
     };
     if scalar.style == Style::Plain && scalar.text == "<<" {
         let cure = "write the keys out".to_owned();
         reader.place(span, "merge keys are not accepted", Some(cure));
-        return Awaits::Nothing;
+        return None;
     }
     let number = dialect == Dialect::Several && is_plain_integer(&scalar.text);
     if let (Style::Plain, Some(meaning), false) = (scalar.style, meaning(&scalar.text), number) {
         let message = format!("a key must be a text, {} is {meaning}", quote(&scalar.text));
         reader.place(span, message, Some("put it in quotes if a text is meant".to_owned()));
-        return Awaits::Nothing;
+        return None;
     }
-    if let Some(first) = lines.get(&scalar.text) {
-        let message = format!("the key {} is already given on line {first}", quote(&scalar.text));
-        reader.place(span, message, Some("keep one of the two".to_owned()));
-        return Awaits::Nothing;
-    }
-    lines.insert(scalar.text.clone(), span.start.line);
-    Awaits::Value(scalar.text, span)
+    Some((scalar.text, span))
 }
 
 fn style_of(style: ScalarStyle) -> Style {
