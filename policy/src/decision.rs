@@ -1,6 +1,7 @@
 //! What the policies answer.
 
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -98,9 +99,14 @@ impl fmt::Display for DenyReason {
     }
 }
 
-/// Which rule, and where it is written. Cloning copies no text.
+/// Which rule, and where it is written. Cloning copies no text: it is one reference more, for each decision makes one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
-pub struct RuleRef {
+#[serde(transparent)]
+pub struct RuleRef(Arc<RulePlace>);
+
+/// What a [`RuleRef`] says.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
+pub struct RulePlace {
     /// The name of the policy.
     pub policy: Arc<str>,
     /// The name of the rule.
@@ -115,6 +121,20 @@ impl RuleRef {
     /// The name by which records know the rule: `file#rule`.
     pub fn uid(&self) -> String {
         format!("{}#{}", self.file, self.rule)
+    }
+}
+
+impl From<RulePlace> for RuleRef {
+    fn from(place: RulePlace) -> Self {
+        Self(Arc::new(place))
+    }
+}
+
+impl Deref for RuleRef {
+    type Target = RulePlace;
+
+    fn deref(&self) -> &RulePlace {
+        &self.0
     }
 }
 

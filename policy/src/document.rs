@@ -19,14 +19,15 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub(crate) use conditions::{
-    Absent, ClaimLimit, ConnectionCondition, HeaderReading, RequestCondition, Sense, Split, TokenLimits,
+    Absent, ClaimLimit, ClaimValue, ConnectionCondition, HeaderReading, RequestCondition, Sense, Split,
+    TokenLimits, Told, each_claim_value, is_scope,
 };
 pub(crate) use guarantees::Guarantee;
 pub use issuers::{Issuer, KeySource, TokenPlace};
 pub use limits::{
-    MAX_AUDIENCES, MAX_CLAIM_DEPTH, MAX_CLAIM_VALUES, MAX_CLAIMS, MAX_FROM, MAX_GUARANTEES, MAX_HEADER_VALUES,
-    MAX_HEADERS, MAX_HOSTS, MAX_ISSUERS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS, MAX_PORTS,
-    MAX_PROTECTS, MAX_PROTOCOLS, MAX_RULES_PER_POLICY, MAX_SERVER_NAMES, MAX_SERVICES, MAX_TESTS,
+    MAX_AUDIENCES, MAX_CLAIM_DEPTH, MAX_CLAIM_VALUES, MAX_CLAIMS, MAX_FROM, MAX_GUARANTEES,
+    MAX_HEADER_VALUES, MAX_HEADERS, MAX_HOSTS, MAX_ISSUERS, MAX_METHODS, MAX_NAME, MAX_NETWORKS, MAX_PATHS,
+    MAX_PORTS, MAX_PROTECTS, MAX_PROTOCOLS, MAX_RULES_PER_POLICY, MAX_SERVER_NAMES, MAX_SERVICES, MAX_TESTS,
 };
 pub(crate) use linking::{KeyFiles, link};
 pub(crate) use read::{Document, read};

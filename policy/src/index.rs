@@ -6,6 +6,8 @@
 //! those in shadow, the latter by the moment at which they will: whether a rule enforces is one comparison, and the
 //! first bit set in a section is the rule that decides. Nothing here allocates while deciding.
 
+mod conditional;
+mod conditions;
 mod connection;
 mod hashing;
 mod prefixes;
@@ -17,9 +19,10 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use connection::ConnectionIndex;
+use conditional::Conditional;
+use conditions::CommonConditions;
+use connection::{Candidates, ConnectionIndex};
 use request::RequestIndex;
-use row::Row;
 pub(crate) use trie::Trie;
 
 use crate::access::{Connection, Request};
@@ -36,6 +39,7 @@ pub(crate) struct Index {
     tcp_allow: Section,
     connection: ConnectionIndex,
     request: RequestIndex,
+    common: CommonConditions,
     size: Size,
     /// The rules with conditions on the connection.
     at_connect: Conditional,
@@ -92,6 +96,7 @@ impl Index {
         let [http_allow, http_deny, tcp_deny, tcp_allow] = sections.map(|rules| section(rules, &mut slots));
         let connection = ConnectionIndex::build(numbered(&slots));
         let request = RequestIndex::build(numbered(&slots));
+        let common = CommonConditions::build(numbered(&slots));
         let size = Size::of(slots.len() / 64);
         let at_connect = Conditional::of(&slots, |rule| !rule.at_connect.is_empty());
         let at_request = Conditional::of(&slots, asks_of_request);
@@ -103,6 +108,7 @@ impl Index {
             tcp_allow,
             connection,
             request,
+            common,
             size,
             at_connect,
             at_request,
@@ -124,7 +130,9 @@ impl Index {
         for from in (self.http_deny.words.start..self.tcp_allow.words.end).step_by(N) {
             let mut buffer = [0u64; N];
             let (words, spare) = windows(&mut buffer, &mut spare, self.tcp_allow.words.end - from);
-            self.connection.narrow(connection, from, words, spare);
+            if self.connection.narrow(connection, from, words, spare) == Candidates::None {
+                continue;
+            }
             let fits = |rule| self.fits_opaque(rule, connection);
             first(&mut hits.tcp_deny, &self.tcp_deny, from, words, fits);
             first(&mut hits.http_deny, &self.http_deny, from, words, fits);
@@ -150,10 +158,11 @@ impl Index {
         for from in (http.start..end).step_by(N) {
             let mut buffer = [0u64; N];
             let (words, spare) = windows(&mut buffer, &mut spare, end - from);
-            self.connection.narrow(connection, from, words, spare);
-            self.at_connect.retain(from, words, |rule| self.fits_connection(rule, connection));
-            first(&mut hits.tcp_deny, &self.tcp_deny, from, words, |_| true);
-            first(&mut hits.http_allow, &self.http_allow, from, words, |_| true);
+            if self.connection.narrow(connection, from, words, spare) == Candidates::Some {
+                self.at_connect.retain(from, words, |rule| self.fits_connection(rule, connection));
+                first(&mut hits.tcp_deny, &self.tcp_deny, from, words, |_| true);
+                first(&mut hits.http_allow, &self.http_allow, from, words, |_| true);
+            }
             for (out, word) in residual.iter_mut().skip(from - http.start).zip(words.iter()) {
                 *out = *word;
             }
@@ -180,6 +189,7 @@ impl Index {
                 *word = *source;
             }
             self.request.narrow(request, from, words, spare);
+            self.common.narrow(request, from, words, spare);
             let fits = |rule| self.fits_request(rule, request);
             first(&mut hits.http_deny, &self.http_deny, from, words, fits);
             first(&mut hits.http_allow, &self.http_allow, from, words, fits);
@@ -203,13 +213,16 @@ impl Index {
         for from in (http.start..end).step_by(N) {
             let mut buffer = [0u64; N];
             let (words, spare) = windows(&mut buffer, &mut spare, end - from);
-            self.connection.narrow(connection, from, words, spare);
+            if self.connection.narrow(connection, from, words, spare) == Candidates::None {
+                continue;
+            }
             first(&mut hits.tcp_deny, &self.tcp_deny, from, words, |rule| {
                 self.fits_connection(rule, connection)
             });
             let asked = http.end.saturating_sub(from).min(words.len());
             let ((requests, _), (spare, _)) = (words.split_at_mut(asked), spare.split_at_mut(asked));
             self.request.narrow(request, from, requests, spare);
+            self.common.narrow(request, from, requests, spare);
             let fits = |rule| self.fits_connection(rule, connection) && self.fits_request(rule, request);
             first(&mut hits.http_deny, &self.http_deny, from, words, fits);
             first(&mut hits.http_allow, &self.http_allow, from, words, fits);
@@ -263,39 +276,6 @@ impl Index {
 
     fn rule(&self, number: usize) -> Option<&Rule> {
         self.slots.get(number)?.as_deref()
-    }
-}
-
-/// The rules that ask for more than the index looks up, as bits.
-#[derive(Debug)]
-struct Conditional(Box<[u64]>);
-
-impl Conditional {
-    /// The rules for which `is` says so. Empty where there is none: most sets have none.
-    fn of(slots: &[Option<Arc<Rule>>], is: impl Fn(&Rule) -> bool) -> Self {
-        let rules = numbered(slots).filter(|(_, rule)| is(rule)).map(|(number, _)| number);
-        let row = Row::new(rules.collect());
-        let mut words = vec![0; if row.is_empty() { 0 } else { slots.len() / 64 }];
-        row.add_to(0, &mut words);
-        Self(words.into())
-    }
-
-    fn has(&self, number: usize) -> bool {
-        self.0.get(number / 64).is_some_and(|word| word >> (number % 64) & 1 == 1)
-    }
-
-    /// Takes out of `words` the rules of this set that do not fit.
-    fn retain(&self, from: usize, words: &mut [u64], fits: impl Fn(usize) -> bool) {
-        for ((at, word), asking) in (from..).zip(words).zip(self.0.iter().skip(from)) {
-            let mut left = *word & asking;
-            while left != 0 {
-                let bit = usize::try_from(left.trailing_zeros()).unwrap_or_default();
-                if !fits(at * 64 + bit) {
-                    *word &= !(1 << bit);
-                }
-                left &= left - 1;
-            }
-        }
     }
 }
 

@@ -39,7 +39,7 @@ mod written;
 pub use access::{Connection, HeaderFields, NoHeaders, PeerIdentity, Request, RequestKind, Token, Traffic};
 pub use cases::{Outcome, RuleCoverage, TestReport, TriedCase};
 pub use claims::Claims;
-pub use decision::{Allowed, Decision, Denial, DenyReason, Dimension, NearMiss, RuleRef};
+pub use decision::{Allowed, Decision, Denial, DenyReason, Dimension, NearMiss, RulePlace, RuleRef};
 pub use document::{
     Issuer, KeySource, MAX_AUDIENCES, MAX_CLAIM_DEPTH, MAX_CLAIM_VALUES, MAX_CLAIMS, MAX_FROM,
     MAX_GUARANTEES, MAX_HEADER_VALUES, MAX_HEADERS, MAX_HOSTS, MAX_ISSUERS, MAX_METHODS, MAX_NAME,
@@ -53,12 +53,12 @@ pub use eval::{
 pub use explain::{ExplainedPolicy, Explanation, MAX_NEAR_MISSES, Step, Verdict};
 pub use format::format;
 pub use host::{CanonicalHost, HostError, MAX_HOST_BYTES};
+pub use import::{Assumption, ImportOptions, Imported, Kept, Surprise, Target, import, import_with};
+pub use istio::{MAX_EXPANSION, istio_path};
 pub use learn::{
     GROUPED_FROM, Learned, Lessons, MAX_KEPT, Proposal, ProposedRequests, ProposedRule, RefusedCall,
     RefusedRequest,
 };
-pub use import::{Assumption, ImportOptions, Imported, Kept, Surprise, Target, import, import_with};
-pub use istio::{MAX_EXPANSION, istio_path};
 pub use load::{Checks, MAX_FILES, MAX_RULES, MAX_SET_BYTES, Options, compile, compile_with};
 pub use mesh::{Compat, Mesh, PathNormalization, Unselected, Workload};
 pub use net::{Network, NetworkError};

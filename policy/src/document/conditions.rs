@@ -10,8 +10,8 @@ use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-pub(crate) use headers::HeaderReading;
-pub(crate) use tokens::{ClaimLimit, Split, TokenLimits};
+pub(crate) use headers::{HeaderReading, Told};
+pub(crate) use tokens::{ClaimLimit, ClaimValue, Split, TokenLimits, each_claim_value, is_scope};
 use tokens::{claim, principal};
 
 use super::{Effect, Kinds, Limit};
@@ -56,14 +56,14 @@ pub(crate) enum RequestCondition {
 }
 
 /// Whether a condition is for or against.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Sense {
     Is,
     IsNot,
 }
 
 /// What becomes of a condition if the thing it is about is absent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Absent {
     Holds,
     Fails,

@@ -9,7 +9,7 @@ use super::linking::{Declared, KeyFiles, Wanted};
 use super::rules::{Listed, read_rules};
 use super::test_cases::read_tests;
 use super::{Effect, MAX_NAME, MAX_PROTECTS, MAX_RULES_PER_POLICY, Mode, Policy, Stance};
-use crate::decision::RuleRef;
+use crate::decision::{RulePlace, RuleRef};
 use crate::moment::Moment;
 use crate::pattern::{IdPattern, IdPatternError};
 use crate::strict::{Fields, Node, Problems, Reader, Source, Span};
@@ -115,7 +115,7 @@ impl Origin {
     /// What records call the rule at `node`.
     pub(super) fn reference(&self, name: &str, node: &Node) -> RuleRef {
         let (policy, file) = (Arc::clone(&self.policy), Arc::clone(&self.file));
-        RuleRef { policy, rule: name.into(), file, line: node.line() }
+        RulePlace { policy, rule: name.into(), file, line: node.line() }.into()
     }
 }
 

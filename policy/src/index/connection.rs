@@ -28,6 +28,13 @@ pub(crate) struct ConnectionIndex {
     every_net: bool,
 }
 
+/// Whether rules are left that may match. If there are none, nothing else need be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Candidates {
+    None,
+    Some,
+}
+
 impl ConnectionIndex {
     pub(super) fn build<'r>(rules: impl Iterator<Item = (u32, &'r Rule)>) -> Self {
         let mut build = Builder::default();
@@ -40,27 +47,40 @@ impl ConnectionIndex {
     }
 
     /// Writes the rules that match the connection to `out`, which is empty; its first word is the word `from` of the whole.
-    /// `spare` is as long, and holds nothing that is of use.
+    /// `spare` is as long, and holds nothing that is of use. Answers whether a rule names the peer.
     pub(super) fn narrow(
         &self,
         connection: &Connection<'_>,
         from: usize,
         out: &mut [u64],
         spare: &mut [u64],
-    ) {
+    ) -> Candidates {
+        let mut named = Candidates::None;
         match connection.peer {
             PeerIdentity::Authenticated(id) => {
                 let (name, segments) = (id.as_str(), without_scheme(id));
-                self.anyone.add_to(from, out);
-                self.from.add_to(name, segments, from, out);
-                if !self.except.is_empty() {
-                    remove(out, spare, |spared| self.except.add_to(name, segments, from, spared));
+                let mut add = |row: &Row| {
+                    named = Candidates::Some;
+                    row.add_to(from, out);
+                };
+                if !self.anyone.is_empty() {
+                    add(&self.anyone);
+                }
+                self.from.each(name, segments, &mut add);
+                if named == Candidates::Some && !self.except.is_empty() {
+                    remove(out, spare, |spared| {
+                        self.except.each(name, segments, &mut |row| row.add_to(from, spared));
+                    });
                 }
             }
-            PeerIdentity::Unauthenticated => self.unauthenticated.add_to(from, out),
+            PeerIdentity::Unauthenticated if self.unauthenticated.is_empty() => {}
+            PeerIdentity::Unauthenticated => {
+                named = Candidates::Some;
+                self.unauthenticated.add_to(from, out);
+            }
         }
-        if out.iter().all(|word| *word == 0) {
-            return;
+        if named == Candidates::None || out.iter().all(|word| *word == 0) {
+            return Candidates::None;
         }
         if !self.every_port {
             let mut fitting = Rows::new(from, spare);
@@ -79,6 +99,7 @@ impl ConnectionIndex {
             }
             fitting.keep_in(out);
         }
+        Candidates::Some
     }
 }
 
@@ -103,12 +124,13 @@ impl Identities {
         self.literals.is_empty() && !self.has_patterns
     }
 
-    fn add_to(&self, name: &str, segments: &str, from: usize, out: &mut [u64]) {
+    /// Shows the rules that name an identity.
+    fn each(&self, name: &str, segments: &str, see: &mut dyn FnMut(&Row)) {
         if let Some(row) = self.literals.get(name) {
-            row.add_to(from, out);
+            see(row);
         }
         if self.has_patterns {
-            self.patterns.visit(segments, &mut |row| row.add_to(from, out));
+            self.patterns.visit(segments, &mut |row| see(row));
         }
     }
 }

@@ -29,17 +29,12 @@ impl Short {
 
 impl Hasher for Short {
     fn write(&mut self, bytes: &[u8]) {
-        let mut chunks = bytes.chunks_exact(8);
-        for chunk in &mut chunks {
-            let mut word = [0; 8];
-            word.copy_from_slice(chunk);
-            self.add(u64::from_le_bytes(word));
+        let (chunks, last) = bytes.as_chunks::<8>();
+        for chunk in chunks {
+            self.add(u64::from_le_bytes(*chunk));
         }
-        let mut last = [0; 8];
-        for (to, from) in last.iter_mut().zip(chunks.remainder()) {
-            *to = *from;
-        }
-        self.add(u64::from_le_bytes(last) ^ (u64::try_from(bytes.len()).unwrap_or(0) << 56));
+        let length = u64::try_from(bytes.len()).unwrap_or(0) << 56;
+        self.add(tail(bytes, last) ^ length);
     }
 
     fn write_u8(&mut self, byte: u8) {
@@ -47,13 +42,34 @@ impl Hasher for Short {
     }
 
     fn write_u128(&mut self, number: u128) {
-        let halves = number.to_le_bytes();
-        self.write(&halves);
+        let low = u64::try_from(number & u128::from(u64::MAX)).unwrap_or_default();
+        self.add(low);
+        self.add(u64::try_from(number >> 64).unwrap_or_default());
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.add(number);
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        self.add(u64::try_from(number).unwrap_or_default());
     }
 
     fn finish(&self) -> u64 {
         (self.0 ^ (self.0 >> 32)).wrapping_mul(ODD)
     }
+}
+
+/// The last bytes, fewer than eight, as a number; with those before them where that takes fewer steps. The length is told apart.
+fn tail(bytes: &[u8], last: &[u8]) -> u64 {
+    // The last byte lowest: names differ at their ends, and multiplying spreads low bits furthest.
+    if let Some(eight) = bytes.last_chunk::<8>() {
+        return u64::from_be_bytes(*eight);
+    }
+    if let (Some(first), Some(second)) = (last.first_chunk::<4>(), last.last_chunk::<4>()) {
+        return u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*second)) << 32;
+    }
+    last.iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
 }
 
 // The fraction of the golden ratio, made odd.

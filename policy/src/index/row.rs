@@ -40,23 +40,45 @@ impl Row {
 
     /// Adds the set to `out`, whose first word is the word `from` of the whole.
     pub(crate) fn add_to(&self, from: usize, out: &mut [u64]) {
+        self.meet(from, out, |word, bits| *word |= bits);
+    }
+
+    /// Whether it has a rule of `out`.
+    pub(crate) fn meets(&self, from: usize, out: &mut [u64]) -> bool {
+        let mut met = 0;
+        self.meet(from, out, |word, bits| met |= *word & bits);
+        met != 0
+    }
+
+    /// Takes its rules out of `out`.
+    pub(crate) fn remove_from(&self, from: usize, out: &mut [u64]) {
+        self.meet(from, out, |word, bits| *word &= !bits);
+    }
+
+    /// Shows bits of the set with the words of `out` that they belong to. A word may come several times, with other bits each time.
+    fn meet(&self, from: usize, out: &mut [u64], mut see: impl FnMut(&mut u64, u64)) {
         match self {
             Self::Sparse(rules) => {
-                let begin = rules.partition_point(|rule| word_of(*rule) < from);
-                for rule in rules.iter().skip(begin) {
+                let begin = if from == 0 { 0 } else { rules.partition_point(|rule| word_of(*rule) < from) };
+                for rule in rules.get(begin..).unwrap_or_default() {
                     let Some(word) = out.get_mut(word_of(*rule) - from) else { break };
-                    *word |= bit_of(*rule);
+                    see(word, bit_of(*rule));
                 }
             }
             Self::Dense { first, words } => {
-                let target = out.iter_mut().skip(first.saturating_sub(from));
-                let source = words.iter().skip(from.saturating_sub(*first));
-                for (out, word) in target.zip(source) {
-                    *out |= word;
+                let (before, words) = window(from, *first, words);
+                let inside = out.get_mut(before..).unwrap_or_default();
+                for (word, bits) in inside.iter_mut().zip(words) {
+                    see(word, *bits);
                 }
             }
         }
     }
+}
+
+/// The part of a dense set from the word `from` on, and how many words of the window come before it.
+fn window(from: usize, first: usize, words: &[u64]) -> (usize, &[u64]) {
+    (first.saturating_sub(from), words.get(from.saturating_sub(first)..).unwrap_or_default())
 }
 
 /// The sets that fit in one dimension: what is in any of them fits.
@@ -92,9 +114,20 @@ impl<'r, 's> Rows<'r, 's> {
 
     /// Takes out of `out` what is in none of the sets.
     pub(crate) fn keep_in(mut self, out: &mut [u64]) {
+        if out.len() <= TINY && !self.spilt {
+            return self.keep_in_tiny(out);
+        }
         match self.few {
             [Some(Row::Dense { first, words }), None, ..] if !self.spilt => {
                 keep_dense(self.from, *first, words, out)
+            }
+            [
+                Some(Row::Dense { first: one, words: ones }),
+                Some(Row::Dense { first: other, words: others }),
+                None,
+                ..,
+            ] if !self.spilt => {
+                keep_both(window(self.from, *one, ones), window(self.from, *other, others), out);
             }
             _ if !self.spilt && keep_sparse(self.from, self.few.iter().flatten().copied(), out) => {}
             _ => {
@@ -103,6 +136,23 @@ impl<'r, 's> Rows<'r, 's> {
                     *word &= *fitting;
                 }
             }
+        }
+    }
+
+    // A few words need no thought about which passes can be left out.
+    fn keep_in_tiny(&self, out: &mut [u64]) {
+        let mut fitting = [0u64; TINY];
+        for row in self.few.iter().flatten() {
+            match row {
+                Row::Dense { first, words } if *first >= self.from => {
+                    let part = fitting.get_mut(first - self.from..).unwrap_or_default();
+                    part.iter_mut().zip(words).for_each(|(word, bits)| *word |= bits);
+                }
+                row => row.add_to(self.from, &mut fitting),
+            }
+        }
+        for (word, fitting) in out.iter_mut().zip(fitting) {
+            *word &= fitting;
         }
     }
 
@@ -119,14 +169,50 @@ impl<'r, 's> Rows<'r, 's> {
 }
 
 fn keep_dense(from: usize, first: usize, words: &[u64], out: &mut [u64]) {
-    let before = first.saturating_sub(from).min(out.len());
-    let (outside, inside) = out.split_at_mut(before);
-    outside.fill(0);
-    let words = words.get(from.saturating_sub(first)..).unwrap_or_default();
-    let (inside, outside) = inside.split_at_mut(words.len().min(inside.len()));
-    outside.fill(0);
-    for (word, fitting) in inside.iter_mut().zip(words) {
-        *word &= *fitting;
+    let (before, words) = window(from, first, words);
+    let mut out = Left(out);
+    out.clear(before);
+    out.keep(words.iter().copied());
+    out.clear(usize::MAX);
+}
+
+/// Keeps the rules of either of two sets in one pass.
+fn keep_both<'w>(one: (usize, &'w [u64]), other: (usize, &'w [u64]), out: &mut [u64]) {
+    let ((begin, ones), (later, others)) = if one.0 <= other.0 { (one, other) } else { (other, one) };
+    let alone = (later - begin).min(ones.len());
+    let (first, both) = ones.split_at(alone);
+    let (both_others, last) = others.split_at(both.len().min(others.len()));
+    let (both_ones, rest) = both.split_at(both_others.len());
+    let mut out = Left(out);
+    out.clear(begin);
+    out.keep(first.iter().copied());
+    out.clear(later - begin - alone);
+    out.keep(both_ones.iter().zip(both_others).map(|(one, other)| one | other));
+    // One of the two is empty.
+    out.keep(rest.iter().copied());
+    out.keep(last.iter().copied());
+    out.clear(usize::MAX);
+}
+
+/// What is left of a window.
+struct Left<'o>(&'o mut [u64]);
+
+impl<'o> Left<'o> {
+    fn take(&mut self, count: usize) -> &'o mut [u64] {
+        let all = std::mem::take(&mut self.0);
+        let (taken, left) = all.split_at_mut(count.min(all.len()));
+        self.0 = left;
+        taken
+    }
+
+    fn clear(&mut self, count: usize) {
+        self.take(count).fill(0);
+    }
+
+    fn keep(&mut self, words: impl ExactSizeIterator<Item = u64>) {
+        for (word, fitting) in self.take(words.len()).iter_mut().zip(words) {
+            *word &= fitting;
+        }
     }
 }
 
@@ -155,6 +241,9 @@ fn keep_sparse<'r>(from: usize, rows: impl Iterator<Item = &'r Row>, out: &mut [
 
 /// Sets remembered before they are written out.
 const FEW: usize = 4;
+
+/// Words that are too few to leave any out.
+const TINY: usize = 4;
 
 /// Rules of short lists remembered before the words are emptied.
 const LISTED: usize = 16;

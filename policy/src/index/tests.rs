@@ -6,7 +6,7 @@ use identity::SpiffeId;
 
 use super::{CHUNK, Index, MIDDLE, SMALL};
 use crate::access::{Connection, PeerIdentity, Request};
-use crate::decision::RuleRef;
+use crate::decision::RulePlace;
 use crate::document::{Effect, HttpLimits, Kinds, Layer, Limit, Mode, Peers, Rule};
 use crate::path::CanonicalPath;
 use crate::pattern::{IdPattern, PathPattern};
@@ -19,12 +19,13 @@ fn rule(number: usize, effect: Effect, http: bool) -> Arc<Rule> {
     let (methods, hosts, kinds) = (Limit::Any, Limit::Any, Kinds::Plain);
     let limits = HttpLimits { methods, hosts, paths: Limit::Only(vec![path]), kinds };
     Arc::new(Rule {
-        reference: RuleRef {
+        reference: RulePlace {
             policy: "p".into(),
             rule: format!("r{number}").into(),
             file: "p.yaml".into(),
             line: 1,
-        },
+        }
+        .into(),
         effect,
         mode: Mode::Enforce,
         from: Peers {
@@ -105,7 +106,8 @@ fn rules_that_enforce_come_before_those_in_shadow() {
     let shadow = |number: usize, day: u64| {
         let mut rule = Arc::unwrap_or_clone(rule(0, Effect::Allow, false));
         rule.mode = Mode::Shadow { until: at(day) };
-        rule.reference.rule = format!("s{number}").into();
+        let place = RulePlace { rule: format!("s{number}").into(), ..(*rule.reference).clone() };
+        rule.reference = place.into();
         Arc::new(rule)
     };
     let index = Index::build([shadow(0, 9), shadow(1, 3), rule(0, Effect::Allow, false)].into_iter());

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::hashing::ShortHash;
-use crate::pattern::{Segment, Segments, next_segment};
+use crate::pattern::{Segment, Segments};
 
 /// Values kept at patterns of segments.
 #[derive(Debug)]
@@ -17,12 +17,66 @@ pub(crate) struct Trie<V> {
 
 #[derive(Debug)]
 struct Node<V> {
-    literals: HashMap<Arc<str>, usize, ShortHash>,
+    literals: Literals,
     any: Option<usize>,
     /// Kept for names that end here.
     exact: Option<V>,
     /// Kept for names that end or go on here.
     rest: Option<V>,
+}
+
+/// The nodes below one, by the next segment. Where there are few, comparing is quicker than hashing.
+#[derive(Debug)]
+enum Literals {
+    Few(Vec<(Arc<str>, usize)>),
+    Many(HashMap<Arc<str>, usize, ShortHash>),
+}
+
+impl Literals {
+    /// The node at a segment, which is `fresh` if there is none.
+    fn at(&mut self, text: &Arc<str>, fresh: usize) -> usize {
+        match self {
+            Self::Few(few) => {
+                if let Some((_, child)) = few.iter().find(|(literal, _)| literal == text) {
+                    return *child;
+                }
+                few.reserve_exact(1);
+                few.push((Arc::clone(text), fresh));
+                if few.len() > FEW {
+                    *self = Self::Many(few.drain(..).collect());
+                }
+                fresh
+            }
+            Self::Many(many) => *many.entry(Arc::clone(text)).or_insert(fresh),
+        }
+    }
+
+    /// The node at the first segment of `text`, and what follows it.
+    fn find<'n>(&self, text: &'n str) -> Option<(usize, Option<&'n str>)> {
+        match self {
+            Self::Few(few) => few.iter().find_map(|(literal, child)| Some((*child, after(text, literal)?))),
+            Self::Many(many) => {
+                let (segment, next) = split(text);
+                many.get(segment).map(|child| (*child, next))
+            }
+        }
+    }
+}
+
+/// What follows in `text` if its first segment is `segment`.
+fn after<'n>(text: &'n str, segment: &str) -> Option<Option<&'n str>> {
+    let left = text.strip_prefix(segment)?;
+    if left.is_empty() { Some(None) } else { left.strip_prefix('/').map(Some) }
+}
+
+/// The first segment, and what follows it.
+fn split(text: &str) -> (&str, Option<&str>) {
+    // Segments are short: a loop over bytes is quicker than a search that has to be set up.
+    let end = text.bytes().position(|byte| byte == b'/');
+    match end.and_then(|end| text.split_at_checked(end)) {
+        Some((segment, next)) => (segment, next.get(1..)),
+        None => (text, None),
+    }
 }
 
 impl<V: Default> Trie<V> {
@@ -37,7 +91,7 @@ impl<V: Default> Trie<V> {
             let fresh = self.nodes.len();
             let node = self.nodes.get_mut(at)?;
             at = match step {
-                Segment::Literal(text) => *node.literals.entry(Arc::clone(text)).or_insert(fresh),
+                Segment::Literal(text) => node.literals.at(text, fresh),
                 Segment::Any => *node.any.get_or_insert(fresh),
             };
             if at == fresh {
@@ -71,30 +125,35 @@ impl<V> Trie<V> {
 
     // As deep as the longest pattern, which has at most `MAX_SEGMENTS`.
     fn walk<'t>(&'t self, node: &'t Node<V>, left: Option<&str>, see: &mut dyn FnMut(&'t V)) {
-        if let Some(value) = &node.rest {
-            see(value);
-        }
-        let Some(text) = left else {
-            if let Some(value) = &node.exact {
+        let (mut node, mut left) = (node, left);
+        loop {
+            if let Some(value) = &node.rest {
                 see(value);
             }
-            return;
-        };
-        if node.literals.is_empty() && node.any.is_none() {
-            return;
-        }
-        let (segment, next) = next_segment(text);
-        if let Some(child) = node.literals.get(segment).and_then(|child| self.nodes.get(*child)) {
-            self.walk(child, next, see);
-        }
-        if let (false, Some(child)) = (segment.is_empty(), node.any.and_then(|child| self.nodes.get(child))) {
-            self.walk(child, next, see);
+            let Some(text) = left else {
+                if let Some(value) = &node.exact {
+                    see(value);
+                }
+                return;
+            };
+            if let Some(child) = node.any.and_then(|child| self.nodes.get(child)) {
+                let (segment, next) = split(text);
+                if !segment.is_empty() {
+                    self.walk(child, next, see);
+                }
+            }
+            let Some((child, next)) = node.literals.find(text) else { return };
+            let Some(child) = self.nodes.get(child) else { return };
+            (node, left) = (child, next);
         }
     }
 }
 
 impl<V> Node<V> {
     fn new() -> Self {
-        Self { literals: HashMap::default(), any: None, exact: None, rest: None }
+        Self { literals: Literals::Few(Vec::new()), any: None, exact: None, rest: None }
     }
 }
+
+/// Most segments that are compared one by one.
+const FEW: usize = 3;

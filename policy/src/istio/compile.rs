@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::authorization::{Action, Authorization, Clause, IstioRule};
 use super::conditions::{Parts, Test};
 use super::{MAX_EXPANSION, Selected, Weight};
-use crate::decision::RuleRef;
+use crate::decision::{RulePlace, RuleRef};
 use crate::document::{Effect, HttpLimits, Kinds, Layer, Limit, Mode, Policy, Rule, Stance};
 use crate::mesh::{Compat, Mesh};
 use crate::strict::{Problem, Problems};
@@ -23,12 +23,13 @@ pub(super) fn compile(policy: &Authorization, mesh: &Mesh) -> Result<Selected, P
     let mut rules = Vec::new();
     for (number, rule) in policy.rules.iter().enumerate() {
         let Some(effect) = effect else { continue };
-        let reference = RuleRef {
+        let reference = RulePlace {
             policy: Arc::clone(&full_name),
             rule: format!("rule[{number}]").into(),
             file: Arc::clone(&policy.name.file),
             line: rule.line,
-        };
+        }
+        .into();
         if !expand(rule, &Head { effect, mode, reference, mesh }, &mut rules) {
             let message = format!(
                 "policy {full_name} comes to more than {MAX_EXPANSION} rules, each \"from\" with each \"to\""

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use super::resource::{Metadata, Name};
 use super::scope::{Scope, Within, read_scope};
 use super::{MAX_ENTRIES, plain};
-use crate::decision::RuleRef;
+use crate::decision::RulePlace;
 use crate::document::{Effect, Layer, Limit, Mode, Peers, Policy, Rule, Stance};
 use crate::mesh::{Mesh, Workload};
 use crate::strict::{Node, Reader, quote};
@@ -163,12 +163,13 @@ impl PeerAuthentication {
 
     fn refusal(&self, ports: Limit<RangeInclusive<u16>>) -> Arc<Rule> {
         Arc::new(Rule {
-            reference: RuleRef {
+            reference: RulePlace {
                 policy: self.name.full(),
                 rule: RULE.into(),
                 file: Arc::clone(&self.name.file),
                 line: self.name.at.start.line,
-            },
+            }
+            .into(),
             effect: Effect::Deny,
             mode: Mode::Enforce,
             from: Peers { anyone: false, unauthenticated: true, patterns: Vec::new() },

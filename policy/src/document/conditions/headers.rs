@@ -7,7 +7,7 @@ use crate::access::HeaderFields;
 use crate::pattern::TextPattern;
 
 /// How the field lines of one header become something to compare.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum HeaderReading {
     /// There is a field line, and each is a text that is meant or has only values that match: native allow rules.
     Every,
@@ -25,6 +25,32 @@ impl HeaderReading {
         match self {
             Self::Every | Self::Any => Sense::Is,
             Self::Joined(sense) | Self::JoinedOrAny(sense) => sense,
+        }
+    }
+
+    /// Shows texts of which one must match for the condition to hold, whatever is asked for, where there are few of them and that
+    /// is known. Of a native allow rule's they are the first line and the first value, since every one must match.
+    pub(crate) fn each_needed(
+        self,
+        headers: &dyn HeaderFields,
+        name: &str,
+        see: &mut dyn FnMut(&[u8]),
+    ) -> Told {
+        match self {
+            Self::Every => {
+                let mut lines = 0;
+                headers.each(name, &mut |line| {
+                    lines += 1;
+                    if lines == 1 {
+                        see(line.trim_ascii());
+                        let first = line.split(|byte| *byte == separator(name)).next();
+                        see(first.unwrap_or_default().trim_ascii());
+                    }
+                });
+                Told::All
+            }
+            Self::Any | Self::JoinedOrAny(Sense::Is) => each_reading(headers, name, see),
+            Self::Joined(_) | Self::JoinedOrAny(Sense::IsNot) => Told::InPart,
         }
     }
 
@@ -57,23 +83,45 @@ fn every_value(name: &str, line: &[u8], any_of: &[TextPattern]) -> bool {
     line.split(|byte| *byte == between).all(|value| any(any_of, value.trim_ascii()))
 }
 
-// Nobody knows how the application reads the field: by line, by value, with or without respect for quotes, or joined. What
-// matches in any of these readings matches.
 fn any_value(headers: &dyn HeaderFields, name: &str, any_of: &[TextPattern]) -> bool {
-    let (between, mut lines, mut found) = (separator(name), 0, false);
-    headers.each(name, &mut |line| {
-        lines += 1;
-        found = found
-            || any(any_of, line.trim_ascii())
-            || line.split(|byte| *byte == between).any(|value| any(any_of, value.trim_ascii()))
-            || (line.contains(&b'"') && any_unquoted(line, between, any_of));
-    });
-    let joiners: &[&[u8]] = if between == b';' { &[b"; ", b", ", b","] } else { &[b",", b", "] };
-    found || lines > 1 && joiners.iter().any(|joiner| joined(headers, name, joiner, any_of) != Some(false))
+    let mut found = false;
+    let told = each_reading(headers, name, &mut |text| found = found || any(any_of, text));
+    found || told == Told::InPart
 }
 
-/// Whether what stands between separators matches, where those in quotes separate nothing.
-fn any_unquoted(line: &[u8], between: u8, any_of: &[TextPattern]) -> bool {
+/// Whether the texts shown are all there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Told {
+    All,
+    /// The field lines are too long to be joined.
+    InPart,
+}
+
+/// Shows every text that an application may take for the field's value. Nobody knows how it reads the field: by line, by value,
+/// with or without respect for quotes, or joined.
+fn each_reading(headers: &dyn HeaderFields, name: &str, see: &mut dyn FnMut(&[u8])) -> Told {
+    let (between, mut lines) = (separator(name), 0);
+    headers.each(name, &mut |line| {
+        lines += 1;
+        see(line.trim_ascii());
+        line.split(|byte| *byte == between).for_each(|value| see(value.trim_ascii()));
+        if line.contains(&b'"') {
+            each_unquoted(line, between, see);
+        }
+    });
+    if lines <= 1 {
+        return Told::All;
+    }
+    let joiners: &[&[u8]] = if between == b';' { &[b"; ", b", ", b","] } else { &[b",", b", "] };
+    let whole = joiners.iter().all(|joiner| {
+        let joined = Joined::of(headers, name, joiner);
+        joined.text().inspect(|text| see(text)).is_some()
+    });
+    if whole { Told::All } else { Told::InPart }
+}
+
+/// Shows what stands between separators, where those in quotes separate nothing.
+fn each_unquoted(line: &[u8], between: u8, see: &mut dyn FnMut(&[u8])) {
     let (mut quoted, mut escaped) = (false, false);
     line.split(|byte| {
         let separates = *byte == between && !quoted;
@@ -81,7 +129,7 @@ fn any_unquoted(line: &[u8], between: u8, any_of: &[TextPattern]) -> bool {
         escaped = quoted && *byte == b'\\' && !escaped;
         separates
     })
-    .any(|value| any(any_of, value.trim_ascii()))
+    .for_each(|value| see(value.trim_ascii()));
 }
 
 // RFC 6265 4.2.1, RFC 9113 8.2.3: cookies stand between semicolons, and come in several lines as well.
@@ -98,7 +146,7 @@ fn joined(headers: &dyn HeaderFields, name: &str, joiner: &[u8], any_of: &[TextP
     });
     match lines {
         0 | 1 => Some(only),
-        _ => Joined::of(headers, name, joiner).matches(any_of),
+        _ => Joined::of(headers, name, joiner).text().map(|text| any(any_of, text)),
     }
 }
 
@@ -140,9 +188,10 @@ impl Joined {
         }
     }
 
-    fn matches(&self, any_of: &[TextPattern]) -> Option<bool> {
+    /// The text, if it fits.
+    fn text(&self) -> Option<&[u8]> {
         match self.fits {
-            Fits::Yes => Some(any(any_of, self.bytes.get(..self.length)?)),
+            Fits::Yes => self.bytes.get(..self.length),
             Fits::TooLong => None,
         }
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Number, Value};
 
-use super::{Absent, any};
+use super::{Absent, Told, any};
 use crate::access::Token;
 use crate::claims::Claims;
 use crate::pattern::TextPattern;
@@ -54,11 +54,15 @@ impl TokenLimits {
     /// The first claim of a token of the issuer that is not as it should be.
     pub(crate) fn failing_claim(&self, claims: &Claims) -> Option<&ClaimLimit> {
         self.claims.iter().find(|limit| {
-            let scope = matches!(&*limit.path, [only] if **only == *"scope");
-            let has = Has::one_of(claims.at(&limit.path), &limit.values, scope);
+            let has = Has::one_of(claims.at(&limit.path), &limit.values, is_scope(&limit.path));
             !has.counting(self.absent == Absent::Holds)
         })
     }
+}
+
+/// Whether the claim is the one that may be a list in one text.
+pub(crate) fn is_scope(path: &[Arc<str>]) -> bool {
+    matches!(path, [only] if **only == *"scope")
 }
 
 /// Whether a claim has one of some values.
@@ -104,6 +108,50 @@ impl Has {
             Self::Unclear => unclear,
         }
     }
+}
+
+/// A value that a claim is compared by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum ClaimValue<'v> {
+    Text(&'v str),
+    Number(f64),
+}
+
+/// Shows the values of a claim, one of which must be among those asked for. Answers whether that is all to be said: where there
+/// is no claim, or something in it that could not be compared, it is not.
+pub(crate) fn each_claim_value(
+    claim: Option<&Value>,
+    scope: bool,
+    see: &mut dyn FnMut(ClaimValue<'_>),
+) -> Told {
+    match claim {
+        None | Some(Value::Null | Value::Object(_)) => return Told::InPart,
+        Some(Value::Bool(truth)) => see(ClaimValue::Text(if *truth { "true" } else { "false" })),
+        Some(Value::Number(number)) => match number.as_f64() {
+            Some(number) => see(ClaimValue::Number(number)),
+            None => return Told::InPart,
+        },
+        Some(Value::String(text)) => {
+            see(ClaimValue::Text(text));
+            if scope {
+                text.split(' ').for_each(|word| see(ClaimValue::Text(word)));
+            }
+        }
+        Some(Value::Array(items)) => {
+            let mut told = Told::All;
+            for item in items {
+                let item = match item {
+                    Value::Array(_) => Told::InPart,
+                    other => each_claim_value(Some(other), false, see),
+                };
+                if item == Told::InPart {
+                    told = Told::InPart;
+                }
+            }
+            return told;
+        }
+    }
+    Told::All
 }
 
 // Numbers are compared as numbers: `5` is what a token may write as `5.0`.
