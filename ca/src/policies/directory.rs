@@ -3,8 +3,9 @@
 //! Files are followed through links, as Kubernetes mounts them; a swap in the middle of a reading shows in the second one.
 
 use std::{
-    fs::File,
+    fs::{Metadata, OpenOptions},
     io::{self, Read},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
 
@@ -12,6 +13,7 @@ use policy::{
     PolicySet,
     strict::{Problem, Problems, Source},
 };
+use rustix::fs::OFlags;
 
 /// Reads and compiles `directory`.
 pub(crate) fn load(directory: &Path) -> Result<(PolicySet, Vec<Source>), Problems> {
@@ -68,14 +70,23 @@ pub(super) fn read(directory: &Path) -> Result<Vec<Source>, Problems> {
 }
 
 fn read_file(path: &Path) -> io::Result<Vec<u8>> {
-    // A pipe would be waited for without end.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"));
-    }
+    // A pipe would be waited for without end, and to open some devices is to do something with them.
+    plain(&std::fs::metadata(path)?)?;
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).map_err(io::Error::other)?;
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    plain(&file.metadata()?)?;
     let mut content = Vec::new();
     // One byte more than is accepted, so that the reader of the language says so.
-    File::open(path)?.take(policy::strict::MAX_BYTES as u64 + 1).read_to_end(&mut content)?;
+    file.take(policy::strict::MAX_BYTES as u64 + 1).read_to_end(&mut content)?;
     Ok(content)
+}
+
+fn plain(found: &Metadata) -> io::Result<()> {
+    if found.is_file() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidInput, "not a plain file"))
 }
 
 fn unreadable(name: &str, error: &io::Error) -> Problems {

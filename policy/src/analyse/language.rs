@@ -201,10 +201,10 @@ fn fill(pattern: &Pattern, word: &str) -> Option<String> {
 }
 
 // Most places that are visited: patterns that multiply with each other would have more than memory can hold.
-const MAX_PLACES: usize = 3_000_000;
+const MAX_PLACES: usize = 1_000_000;
 
 // Most numbers that sets of nodes and of patterns may hold together.
-const MAX_KEPT: usize = 40_000_000;
+const MAX_KEPT: usize = 8_000_000;
 
 // Words that stand for a wildcard.
 const WORDS: [&str; 2] = ["other", "x"];

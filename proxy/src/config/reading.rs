@@ -86,6 +86,13 @@ fn conflict(config: &Config) -> Option<String> {
         let message = "policies from the agent need an agent: \"source\" names PEM files";
         return Some(message.to_owned());
     }
+    // The agent hands over what concerns the workload: that nothing selects it cannot be told from a part.
+    if matches!(config.policies, Some(PolicySource::Agent { .. }))
+        && config.istio.mesh.unselected == policy::Unselected::Allow
+    {
+        let message = "\"danger_allow_unselected\" needs policies that stand alone: a directory";
+        return Some(message.to_owned());
+    }
     let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     let inbound = config.inbound.iter().map(|listener| (&listener.name, listener.listen));
     let outbound = config.outbound.iter().map(|listener| (&listener.name, listener.listen));

@@ -158,6 +158,16 @@ fn the_admin_interface_may_have_both_an_address_and_a_socket() {
 }
 
 #[test]
+fn a_part_of_a_central_set_opens_no_workload_that_it_does_not_select() {
+    let agent = GOOD.replace("/etc/vouchsafe/policies", "{from: agent}");
+
+    let open = agent.replace("drain: 30s", "istio: {danger_allow_unselected: true}");
+
+    assert!(parse(&agent).is_ok());
+    assert!(problem(&open).contains("stand alone"));
+}
+
+#[test]
 fn what_istio_files_presuppose_is_read_and_nothing_is_open_by_default() {
     let istio = "istio: {namespace: shop, labels: {app: web}, root_namespace: mesh, trust_domain: old.test, trust_domain_aliases: [older.test], path_normalization: merge_slashes, compat: ambient, danger_allow_unselected: true}";
 
