@@ -6,7 +6,7 @@ mod refused;
 #[cfg(test)]
 mod tests;
 
-use std::{net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{net::SocketAddr, sync::Arc};
 
 use audit::{CloseCause, Reason, Stage};
 use identity::{Peer, tls};
@@ -18,6 +18,7 @@ pub(crate) use recheck::{judge, rule_of};
 
 use crate::{
     activity::{Expired, Waiting},
+    clock,
     config::{self, Protocol},
     handshakes::Unproven,
     http1::{self, Dial, DialError, Dialled, Ended, Pool, PoolKey, Session},
@@ -171,7 +172,7 @@ impl Inbound {
         let Known { stream, registered, trace, .. } = known;
         let live = Arc::clone(registered.live());
         let effective = self.shared.state.now();
-        let connection = live.key.as_policy(SystemTime::now());
+        let connection = live.key.as_policy(clock::decided_at());
         match decide_tcp(&effective, &connection) {
             Decision::Deny(denial) => {
                 let denial = explained(&effective, &connection, Traffic::Tcp, denial);
@@ -205,7 +206,7 @@ impl Inbound {
         let Known { peer, stream, registered, trace } = known;
         let live = Arc::clone(registered.live());
         let effective = self.shared.state.now();
-        let connection = live.key.as_policy(SystemTime::now());
+        let connection = live.key.as_policy(clock::decided_at());
         let refused = at_connect(&effective, &connection).err();
         let gate = gate::InboundGate::new(Arc::clone(&self.shared), trace.clone(), peer, live.key.clone());
         let pool = Arc::clone(&self.pool);

@@ -7,6 +7,7 @@
 
 mod activity;
 mod admin;
+mod clock;
 pub mod config;
 mod control;
 mod distribution;

@@ -12,6 +12,7 @@ use policy::{AtConnect, Decision, Denial, Residual, Traffic};
 
 use super::{explained, unavailable};
 use crate::{
+    clock,
     http1::{Admission, Flaw, Gate, RequestLine, remove_field, set_client_cert},
     jwt::Presented,
     live::{Cut, Key},
@@ -41,12 +42,12 @@ impl InboundGate {
         if let Some((under, residual)) = &*kept
             && Arc::ptr_eq(under, effective)
         {
-            return residual.decide(request, SystemTime::now());
+            return residual.decide(request, clock::decided_at());
         }
         match policies.at_connect(&self.connection()) {
             AtConnect::Deny(denial) => self.decide_whole(policies, request, denial),
             AtConnect::Residual(residual) => {
-                let decision = residual.decide(request, SystemTime::now());
+                let decision = residual.decide(request, clock::decided_at());
                 *kept = Some((Arc::clone(effective), residual));
                 decision
             }
@@ -68,7 +69,7 @@ impl InboundGate {
     }
 
     pub(super) fn connection(&self) -> policy::Connection<'_> {
-        self.key.as_policy(SystemTime::now())
+        self.key.as_policy(clock::decided_at())
     }
 
     pub(super) fn trace(&self) -> &Trace {

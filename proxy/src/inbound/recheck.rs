@@ -1,11 +1,12 @@
 //! Decides live inbound connections again under a new snapshot: once for each peer, source, port and server name.
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use policy::{Decision, Denial, RuleRef, Traffic};
 
 use super::{explained, unavailable};
 use crate::{
+    clock,
     live::{Cut, Key, Live, Registry, Role, Verdict},
     state::Effective,
 };
@@ -18,7 +19,7 @@ pub(crate) fn judge(registry: &Registry, effective: &Effective) -> Vec<(Arc<Live
 
 /// Returns the rule by which a connection lives under `effective`: that of the request in flight, where there is one.
 pub(crate) fn rule_of(live: &Live, effective: &Effective) -> Option<RuleRef> {
-    let connection = live.key.as_policy(SystemTime::now());
+    let connection = live.key.as_policy(clock::decided_at());
     let decision = match live.key.role {
         Role::Outbound => return None,
         Role::InboundTcp => super::decide_tcp(effective, &connection),
@@ -55,7 +56,7 @@ impl Verdict for Group<'_> {
 }
 
 fn group<'e>(key: &Key, effective: &'e Effective) -> Option<Group<'e>> {
-    let connection = key.as_policy(SystemTime::now());
+    let connection = key.as_policy(clock::decided_at());
     let (denial, traffic) = match key.role {
         Role::Outbound => return None,
         Role::InboundTcp => (deny_tcp(effective, &connection)?, Traffic::Tcp),
@@ -77,7 +78,7 @@ fn deny_tcp(effective: &Effective, connection: &policy::Connection<'_>) -> Optio
 
 /// The request that a connection is answering may have lost its right where the connection has not.
 fn deny_request(effective: &Effective, live: &Live) -> Option<Denial> {
-    let connection = live.key.as_policy(SystemTime::now());
+    let connection = live.key.as_policy(clock::decided_at());
     let line = live.request()?;
     let Some(policies) = &effective.policies else { return Some(unavailable()) };
     let presented = effective.tokens.judge_again(&line, connection.now);

@@ -1,3 +1,5 @@
+use std::time::SystemTime;
+
 use tokio_util::sync::CancellationToken;
 
 use super::*;
