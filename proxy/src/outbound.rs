@@ -70,8 +70,7 @@ impl Outbound {
 
     async fn http(&self, socket: TcpStream, from: SocketAddr) {
         let trace = self.trace(from);
-        let key =
-            Key::new(Role::Outbound, None, Some(from.ip().to_canonical()), self.port);
+        let key = Key::new(Role::Outbound, None, Some(from.ip().to_canonical()), self.port);
         let entry = Entry { key, proof: None, opened: trace.opened_at(), waiting: Waiting::Request };
         let registered = self.shared.registry.register(entry);
         let gate = gate::OutboundGate::new(Arc::clone(&self.shared), trace);

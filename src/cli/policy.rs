@@ -48,14 +48,14 @@ pub(crate) enum PolicyCommand {
     /// headers as pairs, or null), jwt (verified claims or null) and time; all but port may be left out. A decision has
     /// decision, rule, reason, and the file and line of the rule. A line that cannot be read is answered with its number and
     /// an error, and the command then exits 2, as it does when the policies are refused.
-    #[command(after_help = "Example:\n  vouchsafe policy eval --policies policies/ --requests requests.jsonl -o jsonl")]
+    #[command(
+        after_help = "Example:\n  vouchsafe policy eval --policies policies/ --requests requests.jsonl -o jsonl"
+    )]
     Eval(PolicyEval),
     /// List who can reach what, with a request that shows each way in
     ///
     /// The answer is exact. Exits 3 when a part of it could not be settled.
-    #[command(
-        after_help = "Example:\n  vouchsafe policy reach --to spiffe://prod.example/api policies/"
-    )]
+    #[command(after_help = "Example:\n  vouchsafe policy reach --to spiffe://prod.example/api policies/")]
     Reach(PolicyReach),
     /// Compare two sets of policies: every access gained and lost, with a request that shows it
     ///

@@ -59,7 +59,9 @@ enum Part<'m> {
 fn parts(manual: &str) -> Vec<Part<'_>> {
     let mut parts = Vec::new();
     let mut rest = manual;
-    while let Some(start) = ["```console\n", "```yaml file="].iter().filter_map(|fence| rest.find(fence)).min() {
+    while let Some(start) =
+        ["```console\n", "```yaml file="].iter().filter_map(|fence| rest.find(fence)).min()
+    {
         let (before, block) = rest.split_at(start);
         parts.push(Part::Prose(before));
         let (head, body) = block.split_once('\n').unwrap();
@@ -81,7 +83,10 @@ fn parts(manual: &str) -> Vec<Part<'_>> {
 fn run(root: &Path, work: &Path, line: &str) -> String {
     let mut shell = clean(Command::new("sh"), &["-c", &format!("{{ {line}\n}} 2>&1")]);
     let path = std::env::var("PATH").unwrap_or_default();
-    shell.current_dir(work).env("PATH", format!("{}:{path}", root.join("bin").display())).env("COLUMNS", "100");
+    shell
+        .current_dir(work)
+        .env("PATH", format!("{}:{path}", root.join("bin").display()))
+        .env("COLUMNS", "100");
     assert!(binary().exists());
     let ended = ended(shell);
     let status = match ended.code {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use identity::jwt::KeySet;
 
 use super::read::{Document, quoted};
-use super::{Issuer, Policy};
+use super::{Effect, Issuer, Policy, RequestCondition};
 use crate::strict::{Problem, Problems, Source, Span, suggest};
 
 /// An issuer that a rule or test case relies on.
@@ -115,7 +115,9 @@ pub(crate) fn link(
                     if wanted.audience == Audience::OfIssuer && issuer.audiences.is_empty() {
                         problems.push_within(MAX_SHOWN, no_audience(source, wanted));
                     }
-                    rely(Arc::make_mut(&mut document.policy), issuer);
+                    let policy = Arc::make_mut(&mut document.policy);
+                    rely(policy, issuer);
+                    mean(policy, issuer);
                 }
                 None if complete => problems.push_within(MAX_SHOWN, undeclared(source, wanted, &declared)),
                 None => {}
@@ -145,6 +147,22 @@ fn all_declared(
 fn rely(policy: &mut Policy, issuer: &Arc<Issuer>) {
     if !policy.issuers.iter().any(|known| known.issuer == issuer.issuer) {
         policy.issuers.push(Arc::clone(issuer));
+    }
+}
+
+// What verifies tokens takes none for others than the declaration names, so no rule grants anything to one: offline
+// answers and proofs are to say the same. A deny rule is not escaped by such a token either way.
+fn mean(policy: &mut Policy, issuer: &Issuer) {
+    for rule in policy.rules.iter_mut().filter(|rule| rule.effect == Effect::Allow) {
+        let open = |condition: &RequestCondition| matches!(condition, RequestCondition::Token(limits) if *limits.issuer == *issuer.issuer && limits.audiences.is_empty());
+        if issuer.audiences.is_empty() || !rule.at_request.iter().any(open) {
+            continue;
+        }
+        for condition in Arc::make_mut(rule).at_request.iter_mut().filter(|condition| open(condition)) {
+            if let RequestCondition::Token(limits) = condition {
+                limits.audiences.clone_from(&issuer.audiences);
+            }
+        }
     }
 }
 

@@ -325,3 +325,18 @@ fn files_that_may_only_refuse_keep_out_no_file_of_the_set() {
     let most = vec![Source::new("x.json", "{}"); MAX_FILES];
     assert!(check_size(&most).is_ok() && check_size(&[most.as_slice(), &most[..1]].concat()).is_err());
 }
+
+#[test]
+fn a_token_for_others_than_its_issuer_declares_grants_nothing_offline_either() {
+    let text = |audience: &str, expect: &str| {
+        format!(
+            "issuers: [{{issuer: https://i.test, audiences: [us], keys: {{url: https://i.test/keys}}}}]\n\
+             allow:\n  - {{name: r, from: [spiffe://a.test/x], jwt: {{issuer: https://i.test}}, http: {{port: 80}}}}\n\
+             tests:\n  - {{from: spiffe://a.test/x, http: GET 80 /, jwt: {{iss: https://i.test, aud: {audience}}}, expect: {expect}}}\n"
+        )
+    };
+
+    assert!(compile(&[source("a.yaml", &text("us", "allow"))]).is_ok());
+    assert!(compile(&[source("a.yaml", &text("them", "deny"))]).is_ok());
+    assert!(compile(&[source("a.yaml", &text("them", "allow"))]).is_err());
+}

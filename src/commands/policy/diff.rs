@@ -3,8 +3,8 @@
 //! What could not be settled counts as opened: a gate in front of a merge must not be passed by being hard to answer.
 
 use std::io::{self, Write};
-use std::time::SystemTime;
 use std::path::Path;
+use std::time::SystemTime;
 
 use policy::analyse::{self, Change, Diff, Instant, Terms};
 use policy::{Checks, Options, PolicySet};
