@@ -13,7 +13,7 @@ use cedar_policy::{
 use serde_json::Value;
 
 use crate::model::{
-    Access, AudienceModel, HeadersModel, JwtModel, KindModel, LayerModel, PolicyModel, RequestModel,
+    Access, AudienceModel, HeadersModel, ISSUERS, JwtModel, KindModel, LayerModel, PolicyModel, RequestModel,
     RuleModel, TokenModel,
 };
 use crate::reference::{lines, pieces, plain_path, readings};
@@ -202,8 +202,15 @@ impl Rule<'_> {
 
     fn token(&self, jwt: &JwtModel) -> String {
         let mut all = Vec::new();
-        if let AudienceModel::Only(audiences) = &jwt.audience {
-            all.push(self.claim("aud", audiences));
+        match &jwt.audience {
+            AudienceModel::Only(audiences) => all.push(self.claim("aud", audiences)),
+            // Where the rule names no audience, the declaration of the issuer does.
+            AudienceModel::Any | AudienceModel::Unsaid if self.allows => {
+                let declared = ISSUERS.iter().find(|(issuer, _)| *issuer == jwt.issuer).unwrap().1;
+                let declared: Vec<String> = declared.iter().map(|name| (*name).to_owned()).collect();
+                all.push(self.claim("aud", &declared));
+            }
+            AudienceModel::Any | AudienceModel::Unsaid => {}
         }
         all.extend(jwt.claims.iter().map(|(claim, values)| self.claim(claim, values)));
         let there = format!("context has token && context.token.issuer == {}", quoted(&jwt.issuer));

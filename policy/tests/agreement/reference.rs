@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use crate::model::{
-    Access, AudienceModel, HeadersModel, JwtModel, KindModel, LayerModel, PolicyModel, RequestModel,
+    Access, AudienceModel, HeadersModel, ISSUERS, JwtModel, KindModel, LayerModel, PolicyModel, RequestModel,
     RuleModel, TokenModel,
 };
 
@@ -222,7 +222,22 @@ fn allows_request(rule: &RuleModel, request: &RequestModel) -> bool {
             protocol && host(hosts) && path(paths, request) && headers(wanted)
         }
     };
-    layer && rule.jwt.as_ref().is_none_or(|jwt| token(jwt, &request.token) == Some(true))
+    layer
+        && rule
+            .jwt
+            .as_ref()
+            .is_none_or(|jwt| token(jwt, &request.token) == Some(true) && meant_for_us(jwt, &request.token))
+}
+
+/// Where the rule names no audience, the declaration of the issuer does.
+fn meant_for_us(jwt: &JwtModel, token: &TokenModel) -> bool {
+    let (AudienceModel::Any | AudienceModel::Unsaid, TokenModel::Verified(claims)) = (&jwt.audience, token)
+    else {
+        return true;
+    };
+    let declared = ISSUERS.iter().find(|(issuer, _)| *issuer == jwt.issuer).unwrap().1;
+    let declared: Vec<String> = declared.iter().map(|audience| (*audience).to_owned()).collect();
+    has(&claims["aud"], &declared, false) == Some(true)
 }
 
 /// Whether the token is as the rule wants it; nothing if there is no such token or not what should be compared.
@@ -231,7 +246,7 @@ fn token(jwt: &JwtModel, token: &TokenModel) -> Option<bool> {
     if claims["iss"] != *jwt.issuer {
         return None;
     }
-    // What the issuer is declared for is judged with the signature, before any rule is asked.
+    // A token for none of those whom the issuer's declaration names proves nothing: it escapes no deny rule.
     let audiences = match &jwt.audience {
         AudienceModel::Any | AudienceModel::Unsaid => Vec::new(),
         AudienceModel::Only(audiences) => audiences.clone(),

@@ -10,7 +10,7 @@ pub struct SignedManifest {
     #[prost(bytes = "vec", tag = "2")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
     /// The signer's certificates, DER, leaf first, without the root. The leaf is the X.509-SVID of
-    /// spiffe://<trust domain>/vouchsafe/policy-signer.
+    /// `spiffe://TRUST_DOMAIN/vouchsafe/policy-signer`.
     #[prost(bytes = "vec", repeated, tag = "3")]
     pub signer_chain: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
 }
