@@ -36,7 +36,7 @@ mod unreachable;
 mod watching;
 pub mod workload_api;
 
-pub use config::Config;
+pub use config::{Config, PolicySource};
 #[cfg(fuzzing)]
 pub use http1::fuzzing;
 pub use policies::LoadError;

@@ -110,7 +110,7 @@ pub enum LoadError {
     },
     /// The last policy file is gone.
     #[error(
-        "{path} holds no policy file any more; if everything is to be refused, say so with `vouchsafe proxy reload --accept-empty`"
+        "{path} holds no policy file any more; if what they said is to end, and everything be refused where no other policies are, say so with `vouchsafe proxy reload --accept-empty`"
     )]
     Emptied {
         /// The directory.

@@ -65,7 +65,7 @@ fn rule(args: &Why, sidecar: &layers::Sidecar, port: u16) -> Result<Ruled, Failu
         (named, _) if !named.is_empty() => named.clone(),
         (_, Some(directory)) => vec![directory],
         (_, None) => {
-            let told = "no policies to ask: give --policies, or --proxy with the sidecar's configuration";
+            let told = "no policies to ask: give --policies, such as the directory that the CA distributes, or --proxy with the configuration of a sidecar that reads a directory";
             return Ok(Ruled::unknown(told.to_owned()));
         }
     };

@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::{Terms, Unsettled};
 use crate::decision::RuleRef;
-use crate::document::{Effect, Mode, Policy, Rule};
+use crate::document::{ConnectionCondition, Effect, Mode, Policy, Rule, Sense};
 use crate::moment::shown;
 use crate::pattern::IdPattern;
 use crate::set::PolicySet;
@@ -158,6 +158,13 @@ fn ended(policy: &Policy, now: SystemTime) -> Option<Finding> {
 
 fn broad(rule: &Rule) -> Option<Finding> {
     if rule.effect == Effect::Deny {
+        return None;
+    }
+    // Istio's rules name callers by conditions.
+    let named = |condition: &ConnectionCondition| {
+        matches!(condition, ConnectionCondition::Peer { sense: Sense::Is, .. })
+    };
+    if rule.at_connect.iter().any(named) {
         return None;
     }
     let whole = rule.from.patterns.iter().find(|pattern| is_whole_domain(pattern));

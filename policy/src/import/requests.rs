@@ -180,7 +180,12 @@ impl Work<'_> {
             }
             (Effect::Deny, false) => {
                 let (parent, _) = text.rsplit_once('/')?;
-                (vec![format!("{parent}/**")], format!("what is below {parent}/ is denied as a whole"))
+                (
+                    vec![format!("{parent}/**")],
+                    format!(
+                        "what is below {parent}/ is denied as a whole (--whole-segments reads it as whole segments)"
+                    ),
+                )
             }
         };
         self.notes.push(format!(

@@ -32,7 +32,9 @@ pub(super) fn protects(
             "the policy {} selects workloads by labels, and nothing says which identities they have",
             policy.name.full()
         );
-        let cure = "name the identities of the workloads with these labels".to_owned();
+        let cure =
+            "name the workloads with these labels: --workload FILE with spiffe_id, namespace and labels"
+                .to_owned();
         return Err(Problems::from(Problem::in_file(&policy.name.file, message, Some(cure))));
     }
     Ok(ids.into_iter().collect())

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 use anyhow::Context as _;
 use identity::SpiffeId;
 use policy::{
-    CanonicalHost, CanonicalPath, Connection, Decision, Explanation, MAX_QUESTION_BYTES, Malformed, Options,
-    PeerIdentity, PolicySet, Question, Request, Traffic, WorkloadPolicies,
+    CanonicalHost, CanonicalPath, Connection, Decision, Explanation, MAX_QUESTION_BYTES, Malformed, Mesh,
+    Options, PeerIdentity, PolicySet, Question, Request, Traffic, Unselected, WorkloadPolicies,
 };
 use serde::Serialize;
 
@@ -39,9 +39,19 @@ fn exit(explanation: &Explanation) -> Exit {
 }
 
 fn of_arguments(args: &PolicyExplain, call: &SpelledCall<'_>) -> Result<(String, Explanation), Failure> {
-    let Compiled { sources, set } =
-        files::compile(&args.policies, &Options::default()).or_exit(Exit::Unacceptable)?;
+    // As a sidecar without a word about it: what nothing selects is refused.
+    let mesh = Mesh {
+        trust_domain: call.to.trust_domain().to_string(),
+        unselected: Unselected::Deny,
+        ..Mesh::default()
+    };
+    let options = Options { mesh, ..Options::default() };
+    let Compiled { sources, set } = files::compile(&args.policies, &options).or_exit(Exit::Unacceptable)?;
     let mut explanation = explanation(&set, args, call)?;
+    if set.for_workload(call.to).is_empty() && !set.is_empty() {
+        let told = "note: no policy names this workload by its SPIFFE ID; for Istio's, that select by labels, say them with --workload and --request";
+        writeln!(output::stderr(), "{told}")?;
+    }
     if let Some(generation) = files::generation(&sources, &args.policies) {
         explanation.generation = generation;
     }

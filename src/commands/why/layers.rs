@@ -1,6 +1,6 @@
 //! What stands between two workloads beside the rules, each asked where it can be.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, UNIX_EPOCH};
 
 use agent::client::{Target, whoami};
@@ -8,8 +8,8 @@ use audit::read;
 use ca::client::Client;
 use ca::registry::EntryFilter;
 use identity::SpiffeId;
-use policy::{Mesh, Workload};
-use proxy::Config;
+use policy::{Mesh, Unselected, Workload};
+use proxy::{Config, PolicySource};
 use serde::Serialize;
 
 use crate::cli::why::Why;
@@ -69,12 +69,21 @@ impl Sidecar {
     /// The directory of its policies.
     pub(super) fn policies(&self) -> Option<PathBuf> {
         let (_, config) = self.config.as_ref()?;
-        config.policies.as_ref()?.directory().map(Path::to_owned)
+        match config.policies.as_ref()? {
+            PolicySource::Directory(directory) => Some(directory.clone()),
+            // What the CA sent is at the agent; the local files are additions to it.
+            PolicySource::Agent { .. } => None,
+        }
     }
 
     /// The mesh that its Istio files were written for.
     pub(super) fn mesh(&self, id: &SpiffeId) -> Mesh {
-        let usual = || Mesh { trust_domain: id.trust_domain().to_string(), ..Mesh::default() };
+        // As a sidecar without a word about it: what nothing selects is refused.
+        let usual = || Mesh {
+            trust_domain: id.trust_domain().to_string(),
+            unselected: Unselected::Deny,
+            ..Mesh::default()
+        };
         self.config.as_ref().map_or_else(usual, |(_, config)| {
             let mut mesh = config.istio.mesh.clone();
             let domain = config.istio.trust_domain.clone();
