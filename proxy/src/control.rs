@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     http1::Pool,
     inbound,
-    live::{Cut, Live},
+    live::Sentence,
     policies::{Candidate, LoadError, Loaded, Occasion, describe, losses},
     reload::{Losses, Outcome},
     shared::Shared,
@@ -274,9 +274,9 @@ impl Control {
     }
 }
 
-/// Ends the connections that were judged; returns how many lived until then.
-fn end(judged: Vec<(Arc<Live>, Cut)>) -> usize {
-    judged.into_iter().filter_map(|(live, cut)| live.cut(cut).then_some(())).count()
+/// Ends what was judged; returns how many lived until then.
+fn end(judged: Vec<Sentence>) -> usize {
+    judged.into_iter().filter_map(|sentence| sentence.carry_out().then_some(())).count()
 }
 
 fn report(cut: usize, message: &'static str) {

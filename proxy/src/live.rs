@@ -3,6 +3,10 @@
 //! A connection registers before it is checked, so a change pushed in between finds it. A change is decided
 //! once for each distinct [`Key`], not once for each connection.
 
+mod requests;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::HashMap,
     net::IpAddr,
@@ -18,10 +22,9 @@ use futures_util::task::AtomicWaker;
 use identity::{Peer, SpiffeId, TrustDomain};
 use rustls_pki_types::CertificateDer;
 
-use crate::{
-    activity::{Activity, Expired, Limits, Waiting},
-    http1::RequestLine,
-};
+pub(crate) use requests::{Entered, InFlight, Sentence};
+
+use crate::activity::{Activity, Expired, Limits, Waiting};
 
 /// What the decision about a connection depends on, the time aside.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -94,10 +97,11 @@ pub(crate) struct Live {
     pub(crate) proof: Option<Arc<Proof>>,
     pub(crate) opened: SystemTime,
     pub(crate) activity: Activity,
-    request: Mutex<Option<Arc<RequestLine>>>,
+    requests: Mutex<Vec<Arc<InFlight>>>,
     cut: OnceLock<Cut>,
     retired: AtomicBool,
     refused: AtomicBool,
+    multiplexed: AtomicBool,
     waker: AtomicWaker,
 }
 
@@ -171,13 +175,13 @@ impl Live {
         self.cut.get().is_some()
     }
 
-    /// Says which request is being answered. Set before the request is decided, so that a new policy finds it.
-    pub(crate) fn set_request(&self, line: Option<Arc<RequestLine>>) {
-        *lock(&self.request) = line;
+    /// Notes that the connection carries several requests at a time: one of them can end without the others.
+    pub(crate) fn multiplex(&self) {
+        self.multiplexed.store(true, Ordering::Release);
     }
 
-    pub(crate) fn request(&self) -> Option<Arc<RequestLine>> {
-        lock(&self.request).clone()
+    fn is_multiplexed(&self) -> bool {
+        self.multiplexed.load(Ordering::Acquire)
     }
 }
 
@@ -233,10 +237,11 @@ impl Registry {
             proof,
             opened: entry.opened,
             activity: Activity::new(entry.waiting),
-            request: Mutex::new(None),
+            requests: Mutex::default(),
             cut: OnceLock::new(),
             retired: AtomicBool::new(false),
             refused: AtomicBool::new(false),
+            multiplexed: AtomicBool::new(false),
             waker: AtomicWaker::new(),
         });
         let slot = inner.next;
@@ -261,14 +266,13 @@ impl Registry {
     ///
     /// The lock is not held while deciding: connections may come and go meanwhile, and those that come see
     /// the new state themselves.
-    pub(crate) fn judge<V: Verdict>(&self, decide: impl Fn(&Key) -> Option<V>) -> Vec<(Arc<Live>, Cut)> {
+    pub(crate) fn judge<V: Verdict>(&self, decide: impl Fn(&Key) -> Option<V>) -> Vec<Sentence> {
         let keys: Vec<Key> = lock(&self.inner).groups.keys().cloned().collect();
         let mut judged = Vec::new();
         for key in &keys {
             let Some(verdict) = decide(key) else { continue };
-            let group: Vec<_> = self.group(key);
-            let ends = group.into_iter().filter(|live| !live.is_cut());
-            judged.extend(ends.filter_map(|live| verdict.of(&live).map(|cut| (live, cut))));
+            let group = self.group(key);
+            group.iter().filter(|live| !live.is_cut()).for_each(|live| verdict.of(live, &mut judged));
         }
         judged
     }
@@ -339,8 +343,8 @@ impl Registry {
 
 /// What a group's connections are to be told.
 pub(crate) trait Verdict {
-    /// Returns why `live` is to end, if it is.
-    fn of(&self, live: &Live) -> Option<Cut>;
+    /// Adds what of `live` is to end: all of it, some of its requests, or nothing.
+    fn of(&self, live: &Arc<Live>, ends: &mut Vec<Sentence>);
 }
 
 impl Inner {
@@ -366,5 +370,3 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Distinct certificates remembered before the forgotten ones are swept out.
 const SWEEP_PROOFS: usize = 1024;
 
-#[cfg(test)]
-mod tests;

@@ -10,8 +10,8 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{headers, pool::Pool, upstream::Upstream};
-use crate::live::Live;
+use super::{headers, line::RequestLine, pool::Pool, upstream::Upstream};
+use crate::live::{Entered, Live};
 
 /// A request's body on its way upstream.
 #[derive(Debug)]
@@ -72,19 +72,27 @@ struct Forwarded {
 }
 
 /// Marks a connection as busy with a request.
-pub(super) struct Exchange(Arc<Live>);
+pub(super) struct Exchange {
+    live: Arc<Live>,
+    entered: Option<Entered>,
+}
 
 impl Exchange {
     pub(super) fn begin(live: &Arc<Live>) -> Self {
         live.activity.set_busy(true);
-        Self(Arc::clone(live))
+        Self { live: Arc::clone(live), entered: None }
+    }
+
+    /// Says which request is being answered.
+    pub(super) fn enter(&mut self, line: &Arc<RequestLine>) {
+        self.entered = Some(self.live.enter(Arc::clone(line)));
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.0.set_request(None);
-        self.0.activity.set_busy(false);
+        self.entered = None;
+        self.live.activity.set_busy(false);
     }
 }
 

@@ -83,7 +83,7 @@ impl Session {
 
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<ReplyBody> {
-        let exchange = Exchange::begin(&self.live);
+        let mut exchange = Exchange::begin(&self.live);
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(report) = self.report_of(number) {
             return self.flawed(&report, None, exchange);
@@ -97,7 +97,7 @@ impl Session {
             }
         };
         // Registered first, decided second: a policy pushed in between finds the request.
-        self.live.set_request(Some(Arc::clone(&line)));
+        exchange.enter(&line);
         // An unread body is never taken for the next request: the connection ends with the answer.
         let goes_on = body.is_end_stream() && !self.live.is_refused();
         let after = if goes_on { After::KeepAlive } else { After::Close };

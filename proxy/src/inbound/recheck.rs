@@ -7,23 +7,28 @@ use policy::{Decision, Denial, RuleRef, Traffic};
 use super::{explained, unavailable};
 use crate::{
     clock,
-    live::{Cut, Key, Live, Registry, Role, Verdict},
+    http1::RequestLine,
+    live::{Cut, Key, Live, Registry, Role, Sentence, Verdict},
     state::Effective,
 };
 
-/// Returns the inbound connections that `effective` forbids, or whose request in flight it forbids, with the reason.
+/// Returns the inbound connections and the requests in flight that `effective` forbids, with the reason.
 /// They are ended by whoever asks; who only wants to know leaves it at that.
-pub(crate) fn judge(registry: &Registry, effective: &Effective) -> Vec<(Arc<Live>, Cut)> {
+pub(crate) fn judge(registry: &Registry, effective: &Effective) -> Vec<Sentence> {
     registry.judge(|key| group(key, effective))
 }
 
-/// Returns the rule by which a connection lives under `effective`: that of the request in flight, where there is one.
-pub(crate) fn rule_of(live: &Live, effective: &Effective) -> Option<RuleRef> {
+/// Returns the rule by which what was judged lives under `effective`: that of the request in flight, where there is one.
+pub(crate) fn rule_of(sentence: &Sentence, effective: &Effective) -> Option<RuleRef> {
+    let live = &sentence.live;
     let connection = live.key.as_policy(clock::decided_at());
     let decision = match live.key.role {
         Role::Outbound => return None,
         Role::InboundTcp => super::decide_tcp(effective, &connection),
-        Role::InboundHttp => decide_request(effective, live, &connection)?,
+        Role::InboundHttp => {
+            let request = sentence.request.clone().or_else(|| live.requests().into_iter().next())?;
+            decide_request(effective, request.line(), &connection)?
+        }
     };
     match decision {
         Decision::Allow(allowed) => allowed.rule,
@@ -40,16 +45,23 @@ enum Group<'e> {
 }
 
 impl Verdict for Group<'_> {
-    fn of(&self, live: &Live) -> Option<Cut> {
+    fn of(&self, live: &Arc<Live>, ends: &mut Vec<Sentence>) {
         if live.is_refused() {
             // Its only answer is the refusal, under any policy.
-            return None;
+            return;
         }
         match self {
-            Self::Refused { denial, effective } => Some(cut(Arc::clone(denial), effective)),
+            Self::Refused { denial, effective } => {
+                let cut = cut(Arc::clone(denial), effective);
+                ends.push(Sentence { live: Arc::clone(live), request: None, cut });
+            }
             Self::ByRequest { effective } => {
-                let denial = deny_request(effective, live)?;
-                Some(cut(Arc::new(denial), effective))
+                let requests = live.requests().into_iter().filter(|request| !request.is_cut());
+                ends.extend(requests.filter_map(|request| {
+                    let denial = deny_request(effective, live, request.line())?;
+                    let cut = cut(Arc::new(denial), effective);
+                    Some(Sentence { live: Arc::clone(live), request: Some(request), cut })
+                }));
             }
         }
     }
@@ -77,11 +89,10 @@ fn deny_tcp(effective: &Effective, connection: &policy::Connection<'_>) -> Optio
 }
 
 /// The request that a connection is answering may have lost its right where the connection has not.
-fn deny_request(effective: &Effective, live: &Live) -> Option<Denial> {
+fn deny_request(effective: &Effective, live: &Live, line: &RequestLine) -> Option<Denial> {
     let connection = live.key.as_policy(clock::decided_at());
-    let line = live.request()?;
     let Some(policies) = &effective.policies else { return Some(unavailable()) };
-    let presented = effective.tokens.judge_again(&line, connection.now);
+    let presented = effective.tokens.judge_again(line, connection.now);
     let request = line.as_policy(&presented);
     match policies.decide_http(&connection, &request) {
         Decision::Allow(_) => None,
@@ -93,11 +104,10 @@ fn deny_request(effective: &Effective, live: &Live) -> Option<Denial> {
 
 fn decide_request(
     effective: &Effective,
-    live: &Live,
+    line: &RequestLine,
     connection: &policy::Connection<'_>,
 ) -> Option<Decision> {
-    let line = live.request()?;
-    let presented = effective.tokens.judge_again(&line, connection.now);
+    let presented = effective.tokens.judge_again(line, connection.now);
     Some(effective.policies.as_ref()?.decide_http(connection, &line.as_policy(&presented)))
 }
 

@@ -11,8 +11,8 @@ fn entry(peer: &str, port: u16) -> Entry {
 struct Always;
 
 impl Verdict for Always {
-    fn of(&self, _: &Live) -> Option<Cut> {
-        Some(Cut::Trust)
+    fn of(&self, live: &Arc<Live>, ends: &mut Vec<Sentence>) {
+        ends.push(Sentence { live: Arc::clone(live), request: None, cut: Cut::Trust });
     }
 }
 
@@ -29,7 +29,7 @@ fn a_change_is_decided_once_for_each_peer_and_port_and_cuts_only_those_it_concer
     });
 
     assert_eq!((asked.get(), judged.len()), (2, 100));
-    assert!(judged.into_iter().all(|(live, cut)| live.cut(cut)));
+    assert!(judged.into_iter().all(Sentence::carry_out));
     assert!(shop.iter().all(|registered| registered.live().is_cut()));
     assert!(!bank.iter().any(|registered| registered.live().is_cut()));
 }
@@ -74,4 +74,33 @@ async fn a_cut_wakes_whoever_serves_the_connection_before_and_after() {
 #[test]
 fn a_live_connection_is_small() {
     assert!(size_of::<Live>() <= 320, "{}", size_of::<Live>());
+}
+
+#[tokio::test]
+async fn a_request_among_others_ends_without_its_connection_and_the_only_one_with_it() {
+    for (multiplexed, ends) in [(true, (true, false)), (false, (false, true))] {
+        let registered = Registry::default().register(entry("spiffe://a/shop", 1));
+        let live = registered.live();
+        if multiplexed {
+            live.multiplex();
+        }
+        let (doomed, other) = (live.enter(request("/doomed")), live.enter(request("/other")));
+        let found = live.requests().into_iter().find(|request| request.line().path() == "/doomed");
+
+        let sentence = Sentence { live: Arc::clone(live), request: found, cut: Cut::Trust };
+        assert!(sentence.carry_out());
+
+        let is_cut = |entered: &Entered| {
+            entered.poll_cut(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+        };
+        assert_eq!((is_cut(&doomed), live.is_cut()), ends);
+        assert!(!is_cut(&other));
+        drop((doomed, other));
+        assert!(live.requests().is_empty());
+    }
+}
+
+fn request(path: &str) -> Arc<crate::http1::RequestLine> {
+    let request = http::Request::get(path).header("host", "a.test").body(()).unwrap();
+    Arc::new(crate::http1::RequestLine::read(&mut request.into_parts().0).unwrap())
 }

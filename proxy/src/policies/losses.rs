@@ -1,18 +1,18 @@
 //! Which live connections a change of policies cuts, told within bounds.
 
-use std::{collections::HashMap, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, time::SystemTime};
 
 use crate::{
     inbound,
-    live::{Cut, Live, Role},
+    live::{Cut, Live, Role, Sentence},
     reload::{Losses, Lost, MAX_LOST, MAX_PEERS, PeerLosses},
     state::Effective,
 };
 
 /// Tells of the connections that were judged: what they lived by `before`, and why they end.
-pub(crate) fn losses(judged: &[(Arc<Live>, Cut)], before: &Effective, connections: usize) -> Losses {
+pub(crate) fn losses(judged: &[Sentence], before: &Effective, connections: usize) -> Losses {
     let mut peers: HashMap<&str, usize> = HashMap::new();
-    for (live, _) in judged {
+    for Sentence { live, .. } in judged {
         *peers.entry(peer(live)).or_default() += 1;
     }
     let mut by_peer: Vec<PeerLosses> = peers
@@ -24,10 +24,10 @@ pub(crate) fn losses(judged: &[(Arc<Live>, Cut)], before: &Effective, connection
     });
     let more_peers = by_peer.len().saturating_sub(MAX_PEERS);
     by_peer.truncate(MAX_PEERS);
-    let mut oldest: Vec<&(Arc<Live>, Cut)> = judged.iter().collect();
-    oldest.sort_by_key(|(live, _)| live.opened);
+    let mut oldest: Vec<&Sentence> = judged.iter().collect();
+    oldest.sort_by_key(|sentence| sentence.live.opened);
     let now = SystemTime::now();
-    let lost = oldest.into_iter().take(MAX_LOST).map(|(live, cut)| lost(live, cut, before, now));
+    let lost = oldest.into_iter().take(MAX_LOST).map(|sentence| lost(sentence, before, now));
     Losses {
         cut: judged.len(),
         connections,
@@ -38,8 +38,9 @@ pub(crate) fn losses(judged: &[(Arc<Live>, Cut)], before: &Effective, connection
     }
 }
 
-fn lost(live: &Live, cut: &Cut, before: &Effective, now: SystemTime) -> Lost {
-    let (reason, refused_by) = match cut {
+fn lost(sentence: &Sentence, before: &Effective, now: SystemTime) -> Lost {
+    let live = &sentence.live;
+    let (reason, refused_by) = match &sentence.cut {
         Cut::Policy { denial, .. } => (denial.reason.as_str(), denial.rule.as_ref().map(ToString::to_string)),
         // What ends a connection otherwise is no change of policies.
         Cut::Trust | Cut::Identity | Cut::Expired(_) | Cut::Drained => ("", None),
@@ -54,7 +55,7 @@ fn lost(live: &Live, cut: &Cut, before: &Effective, now: SystemTime) -> Lost {
         }
         .to_owned(),
         age_seconds: now.duration_since(live.opened).unwrap_or_default().as_secs(),
-        rule_lost: inbound::rule_of(live, before).map(|rule| rule.to_string()),
+        rule_lost: inbound::rule_of(sentence, before).map(|rule| rule.to_string()),
         reason: reason.to_owned(),
         refused_by,
     }
