@@ -38,6 +38,8 @@ pub struct Config {
     pub drain: Duration,
     /// What bounds everything that a peer can make grow.
     pub limits: Limits,
+    /// Threads of the data path; with none it shares the thread of everything else.
+    pub workers: usize,
 }
 
 impl Config {
@@ -340,6 +342,8 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// A half that never ends after the other one did.
 pub const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(300);
+/// One thread carries one workload.
+pub const WORKERS: usize = 1;
 /// Live connections after a stop was asked for.
 pub const DRAIN: Duration = Duration::from_secs(10);
 

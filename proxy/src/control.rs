@@ -7,7 +7,7 @@ use std::{
 };
 
 use audit::{Event, Lifecycle};
-use identity::{Credentials, SpiffeId};
+use identity::Credentials;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -25,7 +25,6 @@ use crate::{
 /// What the writer knows beside the snapshot.
 pub(crate) struct Control {
     shared: Arc<Shared>,
-    expected: Vec<Vec<SpiffeId>>,
     pools: Vec<Arc<Pool>>,
     set: Option<Candidate>,
     /// Whether there is a listener that policies decide about.
@@ -35,8 +34,8 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(shared: Arc<Shared>, expected: Vec<Vec<SpiffeId>>, pools: Vec<Arc<Pool>>) -> Self {
-        Self { shared, expected, pools, set: None, protects: true, early: None }
+    pub(crate) fn new(shared: Arc<Shared>, pools: Vec<Arc<Pool>>) -> Self {
+        Self { shared, pools, set: None, protects: true, early: None }
     }
 
     /// Says that there is no inbound listener: policies decide about nothing.
@@ -97,7 +96,7 @@ impl Control {
             self.early = Some(credentials);
             return;
         }
-        let identity = match Identity::new(Arc::clone(&credentials), &self.expected) {
+        let identity = match Identity::new(Arc::clone(&credentials)) {
             Ok(identity) => Arc::new(identity),
             Err(error) => return self.failed(&describe(&error)),
         };

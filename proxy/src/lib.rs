@@ -34,6 +34,7 @@ mod testing;
 mod tests;
 mod unreachable;
 mod watching;
+mod workers;
 pub mod workload_api;
 
 pub use config::{Config, PolicySource};
@@ -42,3 +43,4 @@ pub use http1::fuzzing;
 pub use policies::LoadError;
 pub use run::{CheckError, Ready, RunError, check, run};
 pub use source::SourceError;
+pub use workers::MAX_WORKERS;

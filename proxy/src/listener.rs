@@ -7,13 +7,14 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
+    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{config::Limits, metrics::Metrics};
 
-/// The places for the connections of one listener, some of those of all.
-#[derive(Debug)]
+/// The places for the connections of one listener, some of those of all. Clones share them.
+#[derive(Debug, Clone)]
 pub(crate) struct Places {
     all: Arc<Semaphore>,
     listener: Arc<Semaphore>,
@@ -118,6 +119,36 @@ pub(crate) fn prepare(socket: &TcpStream) {
     // Both only improve a connection that works without them.
     let _ = socket.set_nodelay(true);
     let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+}
+
+/// Connects within a time limit.
+pub(crate) async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, ConnectError> {
+    match timeout(limit, TcpStream::connect(address)).await {
+        Ok(Ok(socket)) => {
+            prepare(&socket);
+            Ok(socket)
+        }
+        Ok(Err(error)) => Err(ConnectError::Io(error)),
+        Err(_) => Err(ConnectError::TimedOut),
+    }
+}
+
+/// Why nobody answers.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConnectError {
+    #[error("cannot connect: {0}")]
+    Io(io::Error),
+    #[error("connecting took too long")]
+    TimedOut,
+}
+
+impl ConnectError {
+    pub(crate) fn code(&self) -> &'static str {
+        match self {
+            Self::Io(_) => "connect_failed",
+            Self::TimedOut => "connect_timeout",
+        }
+    }
 }
 
 fn is_of_client(error: &io::Error) -> bool {

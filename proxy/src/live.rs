@@ -369,4 +369,3 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Distinct certificates remembered before the forgotten ones are swept out.
 const SWEEP_PROOFS: usize = 1024;
-

@@ -15,10 +15,10 @@ use crate::{
     activity::Waiting,
     config::{self, Protocol},
     http1::{self, Pool, Session},
-    inbound,
     listener::{Accept, Place},
     live::{Entry, Key, Role},
     record::{Refusal, Trace},
+    relay::relay,
     shared::Shared,
     stream::Stream,
 };
@@ -34,9 +34,8 @@ pub(crate) struct Outbound {
 }
 
 impl Outbound {
-    /// Makes the listener that is the `index`th outbound one of the configuration.
-    pub(crate) fn new(config: &config::Outbound, index: usize, port: u16, shared: Arc<Shared>) -> Self {
-        let dialler = Arc::new(Dialler::new(config, index, Arc::clone(&shared)));
+    pub(crate) fn new(config: &config::Outbound, port: u16, shared: Arc<Shared>) -> Self {
+        let dialler = Arc::new(Dialler::new(config, Arc::clone(&shared)));
         let pool = Arc::new(Pool::new(dial::Pooled(Arc::clone(&dialler)), shared.limits.head()));
         Self { name: Arc::from(config.name.as_str()), port, protocol: config.protocol, dialler, pool, shared }
     }
@@ -53,7 +52,7 @@ impl Outbound {
     }
 
     async fn tcp(&self, socket: TcpStream, from: SocketAddr) {
-        let source = Stream::Plain(socket);
+        let mut source = Stream::Plain(socket);
         let dialled = match self.dialler.dial(Some(from), Waiting::Relay).await {
             Ok(dialled) => dialled,
             Err(error) => {
@@ -64,7 +63,7 @@ impl Outbound {
             }
         };
         let opened = dialled.opened;
-        let cause = inbound::relay(source, dialled.stream, opened.live(), opened.trace()).await;
+        let cause = relay(source, dialled.stream, opened.live(), opened.trace()).await;
         opened.close(cause);
     }
 

@@ -13,10 +13,32 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use audit::CloseCause;
+
 use crate::{
     activity::{Activity, Waiting},
+    live::Live,
+    record::{self, Trace},
     stream::Stream,
 };
+
+/// Joins two connections until they end or are cut, and says why they ended.
+pub(crate) async fn relay(source: Stream, destination: Stream, live: &Live, trace: &Trace) -> CloseCause {
+    let mut relay = Relay::new(source, destination);
+    tokio::select! {
+        biased;
+        cut = live.wait_cut() => {
+            trace.cut(cut);
+            relay.reset_on_close();
+            record::cause(cut)
+        }
+        result = relay.run(&live.activity) => match result {
+            Ok(()) => CloseCause::Finished,
+            Err(RelayError::Source(_)) => CloseCause::SourceFailed,
+            Err(RelayError::Destination(_)) => CloseCause::DestinationFailed,
+        },
+    }
+}
 
 /// Which side of a relay broke.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +86,7 @@ impl Relay {
     }
 
     /// Makes both ends break rather than end.
-    pub(crate) fn reset_on_close(&self) {
+    pub(crate) fn reset_on_close(&mut self) {
         self.source.reset_on_close();
         self.destination.reset_on_close();
     }

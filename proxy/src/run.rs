@@ -1,18 +1,20 @@
 //! Starts everything, waits for the stop, drains, and ends with the audit log on disk.
 
 mod effective;
+mod listeners;
 
 use std::{
     io,
-    net::SocketAddr,
-    path::{Path, PathBuf},
+    net::{SocketAddr, TcpListener as Listening},
+    path::PathBuf,
     sync::Arc,
     time::SystemTime,
 };
 
 use audit::{Event, Lifecycle, Product};
 use tokio::{
-    net::{TcpListener, UnixListener},
+    net::TcpListener,
+    runtime::Handle,
     signal::unix::{SignalKind, signal},
     sync::{Notify, mpsc},
     task::JoinSet,
@@ -21,14 +23,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    admin::{self, Admin, Socket},
+    admin::{self, Admin},
     config::{AuditTarget, Config, IdentitySource, PolicySource},
     control::Control,
     distribution::Receiver,
     handshakes::Handshakes,
-    inbound::Inbound,
+    inbound::{Door, Inbound},
     jwt,
-    listener::{self, Places},
+    listener::{self, Accept, Places},
     live::{Cut, Registry},
     metrics::Metrics,
     outbound::Outbound,
@@ -36,7 +38,10 @@ use crate::{
     shared::Shared,
     source::{self, SourceError},
     state::{Part, State},
+    workers::{Workers, listener_on},
 };
+
+use listeners::Listeners;
 
 /// Where a started proxy listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,6 +78,9 @@ pub enum RunError {
     /// SIGHUP cannot be waited for.
     #[error("cannot wait for signals")]
     Signal(#[source] io::Error),
+    /// The threads of the data path cannot be started.
+    #[error("cannot start the threads of the data path")]
+    Workers(#[source] io::Error),
 }
 
 /// What is wrong with what a configuration names.
@@ -137,10 +145,12 @@ pub async fn run(
     let (log, writer) = audit::start(audit_config(&config))?;
     let shared = Arc::new(shared(&config, log));
     let addresses = listeners.addresses(&config);
-    let proxy = Proxy::start(&config, listeners, Arc::clone(&shared), reload);
+    let workers = Workers::start(config.workers).map_err(RunError::Workers)?;
+    let proxy = Proxy::start(&config, listeners, &workers, Arc::clone(&shared), reload)?;
     ready(addresses);
     shutdown.cancelled().await;
     proxy.drain(config.drain, &shared).await;
+    drop(workers);
     shared.log.open(lifecycle(&shared, Lifecycle::Stopped));
     if let Some(path) = &config.admin.socket {
         // A socket file left behind is removed at the next start.
@@ -150,75 +160,6 @@ pub async fn run(
     // A writer that panicked has lost what it held: that is an unfinished log.
     closed.map_err(|error| RunError::Signal(io::Error::other(error)))??;
     Ok(())
-}
-
-/// Every open socket.
-struct Listeners {
-    inbound: Vec<TcpListener>,
-    outbound: Vec<TcpListener>,
-    admin: Vec<Socket>,
-}
-
-impl Listeners {
-    async fn open(config: &Config) -> Result<Self, RunError> {
-        let mut inbound = Vec::with_capacity(config.inbound.len());
-        for listener in &config.inbound {
-            inbound.push(open(&listener.name, listener.listen).await?);
-        }
-        let mut outbound = Vec::with_capacity(config.outbound.len());
-        for listener in &config.outbound {
-            outbound.push(open(&listener.name, listener.listen).await?);
-        }
-        let mut admin = Vec::new();
-        if let Some(address) = config.admin.listen {
-            admin.push(Socket::Tcp(open("admin", address).await?));
-        }
-        if let Some(path) = &config.admin.socket {
-            admin.push(Socket::Unix(open_socket(path)?));
-        }
-        Ok(Self { inbound, outbound, admin })
-    }
-
-    fn addresses(&self, config: &Config) -> Ready {
-        let address = |listener: &TcpListener, configured| listener.local_addr().unwrap_or(configured);
-        Ready {
-            inbound: (config.inbound.iter().zip(&self.inbound))
-                .map(|(config, listener)| (config.name.clone(), address(listener, config.listen)))
-                .collect(),
-            outbound: (config.outbound.iter().zip(&self.outbound))
-                .map(|(config, listener)| (config.name.clone(), address(listener, config.listen)))
-                .collect(),
-            admin: self.admin.iter().find_map(|socket| match socket {
-                Socket::Tcp(listener) => listener.local_addr().ok(),
-                Socket::Unix(_) => None,
-            }),
-            admin_socket: config.admin.socket.clone(),
-        }
-    }
-}
-
-async fn open(name: &str, address: SocketAddr) -> Result<TcpListener, RunError> {
-    listener::bind(address).await.map_err(|source| RunError::Listen {
-        name: name.to_owned(),
-        address: address.to_string(),
-        source,
-    })
-}
-
-/// Opens a Unix socket for its owner and group. One that nobody answers on is left over and replaced.
-fn open_socket(path: &Path) -> Result<UnixListener, RunError> {
-    use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-
-    let failed =
-        |source| RunError::Listen { name: "admin".to_owned(), address: path.display().to_string(), source };
-    let left_over = std::fs::symlink_metadata(path).is_ok_and(|found| found.file_type().is_socket())
-        && std::os::unix::net::UnixStream::connect(path).is_err();
-    if left_over {
-        std::fs::remove_file(path).map_err(failed)?;
-    }
-    let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(SOCKET_MODE)).map_err(failed)?;
-    Ok(listener)
 }
 
 /// Everything that runs.
@@ -235,16 +176,20 @@ impl Proxy {
     fn start(
         config: &Config,
         listeners: Listeners,
+        workers: &Workers,
         shared: Arc<Shared>,
         mut hangup: tokio::signal::unix::Signal,
-    ) -> Self {
+    ) -> Result<Self, RunError> {
         let (accept, keep) = (CancellationToken::new(), CancellationToken::new());
         let (mut serving, mut keeping) = (JoinSet::new(), JoinSet::new());
         shared.log.open(lifecycle(&shared, Lifecycle::Started));
         let reload = Arc::new(Notify::new());
-        let pools = serve_all(config, listeners.inbound, listeners.outbound, &shared, &mut serving, &accept);
-        let expected = config.outbound.iter().map(|listener| listener.expect.clone()).collect();
-        let mut control = Control::new(Arc::clone(&shared), expected, pools);
+        let serve = Serve { config, shared: &shared, places: places(config), accept: &accept };
+        let mut pools = Vec::new();
+        for runtime in workers.runtimes() {
+            pools.extend(serve.on(&runtime, &listeners, &mut serving).map_err(RunError::Workers)?);
+        }
+        let mut control = Control::new(Arc::clone(&shared), pools);
         if config.inbound.is_empty() {
             control = control.outbound_only();
         }
@@ -275,7 +220,7 @@ impl Proxy {
         for socket in listeners.admin {
             keeping.spawn(admin::serve(socket, Arc::clone(&admin), keep.clone()));
         }
-        Self { serving, keeping, accept, keep }
+        Ok(Self { serving, keeping, accept, keep })
     }
 
     /// Stops accepting, lets what is in flight finish within `limit`, and cuts the rest.
@@ -298,44 +243,61 @@ impl Proxy {
     }
 }
 
-/// Starts the listeners and returns their pools.
-fn serve_all(
-    config: &Config,
-    inbound: Vec<TcpListener>,
-    outbound: Vec<TcpListener>,
-    shared: &Arc<Shared>,
-    serving: &mut JoinSet<()>,
-    accept: &CancellationToken,
-) -> Vec<Arc<crate::http1::Pool>> {
-    let places = Places::new(&config.limits);
-    let mut pools = Vec::new();
-    for (config, listener) in config.inbound.iter().zip(inbound) {
-        let port = listener.local_addr().map_or(config.listen.port(), |address| address.port());
-        let inbound = Arc::new(Inbound::new(config, port, Arc::clone(shared)));
-        pools.push(Arc::clone(inbound.pool()));
-        let metrics = Arc::clone(&shared.metrics);
-        serving.spawn(listener::serve(
-            listener,
-            inbound,
-            places.for_listener(&shared.limits),
-            metrics,
-            accept.clone(),
-        ));
+/// What every listener needs.
+struct Serve<'p> {
+    config: &'p Config,
+    shared: &'p Arc<Shared>,
+    places: Vec<Places>,
+    accept: &'p CancellationToken,
+}
+
+impl Serve<'_> {
+    /// Has a runtime accept on every listener; returns its pools.
+    fn on(
+        &self,
+        runtime: &Handle,
+        listeners: &Listeners,
+        serving: &mut JoinSet<()>,
+    ) -> io::Result<Vec<Arc<crate::http1::Pool>>> {
+        let mut pools = Vec::new();
+        let mut places = self.places.iter().cloned();
+        for (config, socket) in self.config.inbound.iter().zip(&listeners.inbound) {
+            let door = Arc::new(Door::new(config, port(socket, config.listen), Arc::clone(self.shared)));
+            pools.push(Arc::clone(door.pool()));
+            let inbound = Arc::new(Inbound::new(door, Arc::clone(self.shared)));
+            let listener = listener_on(runtime, socket)?;
+            serving.spawn_on(self.accepting(listener, inbound, places.next()), runtime);
+        }
+        for (config, socket) in self.config.outbound.iter().zip(&listeners.outbound) {
+            let port = port(socket, config.listen);
+            let outbound = Arc::new(Outbound::new(config, port, Arc::clone(self.shared)));
+            pools.push(Arc::clone(outbound.pool()));
+            let listener = listener_on(runtime, socket)?;
+            serving.spawn_on(self.accepting(listener, outbound, places.next()), runtime);
+        }
+        Ok(pools)
     }
-    for (index, (config, listener)) in config.outbound.iter().zip(outbound).enumerate() {
-        let port = listener.local_addr().map_or(config.listen.port(), |address| address.port());
-        let outbound = Arc::new(Outbound::new(config, index, port, Arc::clone(shared)));
-        pools.push(Arc::clone(outbound.pool()));
-        let metrics = Arc::clone(&shared.metrics);
-        serving.spawn(listener::serve(
-            listener,
-            outbound,
-            places.for_listener(&shared.limits),
-            metrics,
-            accept.clone(),
-        ));
+
+    fn accepting<A: Accept>(
+        &self,
+        listener: TcpListener,
+        accept: Arc<A>,
+        places: Option<Places>,
+    ) -> impl Future<Output = ()> + Send + use<A> {
+        let places = places.unwrap_or_else(|| Places::new(&self.shared.limits));
+        listener::serve(listener, accept, places, Arc::clone(&self.shared.metrics), self.accept.clone())
     }
-    pools
+}
+
+fn port(socket: &Listening, configured: SocketAddr) -> u16 {
+    socket.local_addr().map_or(configured.port(), |address| address.port())
+}
+
+/// The places of each listener, in the order of the configuration. Its threads share them.
+fn places(config: &Config) -> Vec<Places> {
+    let all = Places::new(&config.limits);
+    let listeners = config.inbound.len() + config.outbound.len();
+    (0..listeners).map(|_| all.for_listener(&config.limits)).collect()
 }
 
 fn shared(config: &Config, log: audit::Log) -> Shared {
@@ -372,8 +334,6 @@ fn lifecycle(shared: &Shared, change: Lifecycle) -> Event {
     Event::lifecycle(SystemTime::now(), change, Arc::clone(&shared.state.now().generation))
 }
 
-/// The owner and its group may ask.
-const SOCKET_MODE: u32 = 0o770;
 /// Updates waiting for the writer; the sources wait beyond that.
 const UPDATES: usize = 4;
 /// Operators that wait for an answer about policies; more are told to come again.

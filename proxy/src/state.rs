@@ -4,7 +4,7 @@
 //! decided again, so the writer knows before and after.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
@@ -45,9 +45,18 @@ impl Effective {
 /// Who we are, with the TLS configurations that prove it.
 pub(crate) struct Identity {
     pub(crate) credentials: Arc<Credentials>,
+    /// For callers of our workload.
     pub(crate) server: Arc<rustls::ServerConfig>,
-    /// One for each outbound listener, in the order of the configuration.
-    pub(crate) clients: Vec<Arc<rustls::ClientConfig>>,
+    /// For callers that come through a tunnel (HBONE speaks HTTP/2).
+    pub(crate) tunnel_server: Arc<rustls::ServerConfig>,
+    clients: Mutex<HashMap<Callee, Arc<rustls::ClientConfig>>>,
+}
+
+/// Whom a client configuration is for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Callee {
+    expected: Arc<[SpiffeId]>,
+    tunnel: bool,
 }
 
 impl std::fmt::Debug for Identity {
@@ -57,17 +66,35 @@ impl std::fmt::Debug for Identity {
 }
 
 impl Identity {
-    /// Builds both kinds of TLS configurations, once for each generation of credentials.
-    pub(crate) fn new(credentials: Arc<Credentials>, expected: &[Vec<SpiffeId>]) -> Result<Self, TlsError> {
+    /// Builds the TLS configurations, once for each generation of credentials.
+    pub(crate) fn new(credentials: Arc<Credentials>) -> Result<Self, TlsError> {
         let server = tls::server_config(&credentials, ClientAuth::Required, &[])?;
-        let client =
-            |ids: &Vec<SpiffeId>| tls::client_config(&credentials, ExpectedServer::AnyOf(ids.clone()), &[]);
-        let clients = expected.iter().map(client).collect::<Result<_, _>>()?;
-        Ok(Self { credentials, server, clients })
+        let tunnel_server = tls::server_config(&credentials, ClientAuth::Required, &[tls::ALPN_H2])?;
+        Ok(Self { credentials, server, tunnel_server, clients: Mutex::default() })
     }
 
     pub(crate) fn id(&self) -> &SpiffeId {
         self.credentials.svid().id()
+    }
+
+    /// Returns the configuration for calls to a service that has to prove one of `expected`. It is made once.
+    pub(crate) fn client(
+        &self,
+        expected: &Arc<[SpiffeId]>,
+        tunnel: bool,
+    ) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+        let callee = Callee { expected: Arc::clone(expected), tunnel };
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = clients.get(&callee) {
+            return Ok(Arc::clone(known));
+        }
+        let alpn = if tunnel { &[tls::ALPN_H2][..] } else { &[] };
+        let config = tls::client_config(&self.credentials, ExpectedServer::AnyOf(expected.to_vec()), alpn)?;
+        if clients.len() >= MAX_CLIENTS {
+            clients.clear();
+        }
+        clients.insert(callee, Arc::clone(&config));
+        Ok(config)
     }
 }
 
@@ -227,4 +254,32 @@ pub(crate) fn holds(proof: &Proof, credentials: &Credentials, opened: SystemTime
 /// Cuts everything: who we are is no longer ours to say.
 pub(crate) fn withdraw(registry: &Registry) {
     registry.cut_all(|| Cut::Identity);
+}
+
+/// Client configurations kept: one for each set of identities that a service may have.
+const MAX_CLIENTS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{Authority, WEB};
+
+    #[test]
+    fn configurations_for_clients_are_made_once_and_kept_within_a_bound() {
+        let credentials = Authority::new("a").credentials(WEB);
+        let identity = Identity::new(Arc::new(credentials)).unwrap();
+        let service = |name: usize| -> Arc<[SpiffeId]> {
+            Arc::from([SpiffeId::parse(&format!("spiffe://prod.test/{name}")).unwrap()])
+        };
+
+        let (first, again) = (identity.client(&service(0), false), identity.client(&service(0), false));
+        let tunnel = identity.client(&service(0), true).unwrap();
+        for name in 0..MAX_CLIENTS + 10 {
+            identity.client(&service(name), false).unwrap();
+        }
+
+        assert!(Arc::ptr_eq(&first.unwrap(), &again.unwrap()));
+        assert_eq!(tunnel.alpn_protocols, [tls::ALPN_H2]);
+        assert!(identity.clients.lock().unwrap().len() <= MAX_CLIENTS);
+    }
 }

@@ -1,4 +1,4 @@
-//! The three kinds of byte streams that connections are made of, as one type.
+//! The kinds of byte streams that connections are made of, as one type.
 
 use std::{
     io,
@@ -18,21 +18,26 @@ pub(crate) enum Stream {
     Plain(TcpStream),
     Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Other(Box<dyn Io>),
+}
+
+/// Any other byte stream: one of a tunnel, or one of which something has been read ahead.
+pub(crate) trait Io: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Sync + Unpin {
+    /// Makes the end of the stream a reset.
+    fn reset_on_close(&mut self);
 }
 
 impl Stream {
     /// Makes the end of this connection a reset: what is refused must not look like an empty, successful reply.
-    pub(crate) fn reset_on_close(&self) {
-        // A socket that is already gone has nothing left to reset.
-        let _ = self.socket().set_zero_linger();
-    }
-
-    pub(crate) fn socket(&self) -> &TcpStream {
-        match self {
+    pub(crate) fn reset_on_close(&mut self) {
+        let socket = match self {
             Self::Plain(socket) => socket,
             Self::Server(stream) => stream.get_ref().0,
             Self::Client(stream) => stream.get_ref().0,
-        }
+            Self::Other(stream) => return stream.reset_on_close(),
+        };
+        // A socket that is already gone has nothing left to reset.
+        let _ = socket.set_zero_linger();
     }
 }
 
@@ -46,6 +51,7 @@ impl AsyncRead for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Server(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Client(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Other(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -56,6 +62,7 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Server(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Client(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Other(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -68,6 +75,7 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Server(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Client(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
@@ -76,6 +84,7 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Server(stream) => stream.is_write_vectored(),
             Self::Client(stream) => stream.is_write_vectored(),
+            Self::Other(stream) => stream.is_write_vectored(),
         }
     }
 
@@ -84,6 +93,7 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Server(stream) => Pin::new(stream).poll_flush(cx),
             Self::Client(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Other(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
@@ -92,6 +102,7 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Server(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Client(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Other(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

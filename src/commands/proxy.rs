@@ -21,10 +21,13 @@ pub(crate) fn run(command: ProxyCommand) -> Result<Exit, Failure> {
 }
 
 fn serve(args: &ProxyRun) -> Result<Exit, Failure> {
-    let config = over(config::load(&args.config.config, Config::parse)?, &args.config);
+    let mut config = over(config::load(&args.config.config, Config::parse)?, &args.config);
+    if let Some(threads) = args.threads.threads {
+        config.workers = usize::from(threads);
+    }
     let carrier = Carrier {
-        // One thread serves one workload best: no work is handed from thread to thread.
-        workers: args.threads.threads.map_or(0, usize::from),
+        // The data path brings threads of its own.
+        workers: 0,
         memory: if args.danger_dumpable { Memory::DangerReadable } else { Memory::Private },
         supervised: args.supervised,
     };

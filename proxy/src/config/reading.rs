@@ -7,8 +7,9 @@ use policy::strict::{Fields, Node, Problems, Reader, Source as Text};
 
 use super::{
     Admin, Audit, AuditTarget, Config, DRAIN, HostPort, IdentitySource, Inbound, Limits, MAX_ENDPOINTS,
-    MAX_EXPECTED, MAX_LISTENERS, Outbound, PemFiles, PolicySource, Protocol,
+    MAX_EXPECTED, MAX_LISTENERS, Outbound, PemFiles, PolicySource, Protocol, WORKERS,
 };
+use crate::workers::MAX_WORKERS;
 
 pub(super) fn config(text: &Text) -> Result<Config, Problems> {
     let (mut read, root) = Reader::open(text);
@@ -39,6 +40,7 @@ fn document(root: &Node, read: &mut Reader<'_>) -> Option<Config> {
     let audit = map.optional("audit").map(|node| self::audit(node, read));
     let drain = map.optional("drain").map(|node| read.duration_within(node, Duration::ZERO..=MAX_TIME));
     let limits = map.optional("limits").map(|node| self::limits(node, read));
+    let workers = map.optional("workers").map(|node| read.integer(node, 0..=MAX_WORKERS as u64));
     let span = map.span();
     map.finish(read);
     let config = Config {
@@ -53,6 +55,7 @@ fn document(root: &Node, read: &mut Reader<'_>) -> Option<Config> {
         audit: present(audit)?.unwrap_or_else(default_audit),
         drain: present(drain)?.unwrap_or(DRAIN),
         limits: present(limits)?.unwrap_or_default(),
+        workers: present(workers)?.and_then(|count| usize::try_from(count).ok()).unwrap_or(WORKERS),
     };
     if let Some(message) = conflict(&config) {
         read.place(span, message, None);

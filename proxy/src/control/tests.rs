@@ -48,7 +48,7 @@ impl Stage {
             handshakes: Handshakes::new(&Limits::default()),
             drain: CancellationToken::new(),
         });
-        let control = Control::new(Arc::clone(&shared), Vec::new(), Vec::new());
+        let control = Control::new(Arc::clone(&shared), Vec::new());
         Self { control, shared, authority: Authority::new("prod"), _directory: directory, _writer: writer }
     }
 

@@ -24,14 +24,14 @@ use crate::{
 pub(super) struct InboundGate {
     shared: Arc<Shared>,
     trace: Trace,
-    peer: Peer,
+    peer: Option<Peer>,
     key: Key,
     /// What the connection left over to decide about, and the snapshot it was decided under.
     residual: Mutex<Option<(Arc<Effective>, Residual)>>,
 }
 
 impl InboundGate {
-    pub(super) fn new(shared: Arc<Shared>, trace: Trace, peer: Peer, key: Key) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, trace: Trace, peer: Option<Peer>, key: Key) -> Self {
         Self { shared, trace, peer, key, residual: Mutex::new(None) }
     }
 
@@ -161,10 +161,9 @@ impl Gate for InboundGate {
         {
             remove_field(headers, name);
         }
-        if !set_client_cert(headers, identity.id(), &self.peer) {
-            return Err(self.refuse_plainly(Reason::TrustWithdrawn, line));
-        }
-        Ok(())
+        // Who proved nothing is not named: what the caller says of itself was removed before.
+        let told = self.peer.as_ref().is_none_or(|peer| set_client_cert(headers, identity.id(), peer));
+        if told { Ok(()) } else { Err(self.refuse_plainly(Reason::TrustWithdrawn, line)) }
     }
 
     fn upstream_failed(&self, error: &'static str) {

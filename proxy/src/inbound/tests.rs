@@ -5,7 +5,15 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::testing::{Authority, DOMAIN, SHOP, WEB};
 use crate::{
-    config::Limits, handshakes::Handshakes, listener::Places, live::Registry, metrics::Metrics, state::State,
+    activity::Waiting,
+    config::{self, Limits, Protocol},
+    handshakes::Handshakes,
+    http1,
+    listener::{self, Places},
+    live::{Entry, Key, Proof, Registry, Role},
+    metrics::Metrics,
+    state::{Identity, State},
+    stream::Stream,
 };
 
 fn shared() -> (Arc<Shared>, tempfile::TempDir, audit::Writer) {
@@ -31,7 +39,8 @@ fn inbound(shared: &Arc<Shared>) -> Arc<Inbound> {
         protocol: Protocol::Http,
         application: ([127, 0, 0, 1], 1).into(),
     };
-    Arc::new(Inbound::new(&config, 1, Arc::clone(shared)))
+    let door = Door::new(&config, 1, Arc::clone(shared));
+    Arc::new(Inbound::new(Arc::new(door), Arc::clone(shared)))
 }
 
 #[tokio::test]
@@ -51,7 +60,7 @@ async fn the_task_of_a_connection_is_small() {
 }
 
 fn sizes(inbound: &Inbound) -> (usize, usize) {
-    (size_of_output(|known| inbound.tcp(known)), size_of_output(|known| inbound.http(known)))
+    (size_of_output(|known| inbound.door.tcp(known)), size_of_output(|known| inbound.door.http(known)))
 }
 
 fn size_of_output<F: Future>(_: impl FnOnce(Known) -> F) -> usize {
@@ -70,7 +79,7 @@ fn identity_of(own: &Authority, roots: &[&Authority]) -> Arc<Identity> {
     let trust_domain = identity::TrustDomain::parse(DOMAIN).unwrap();
     let bundles = [identity::TrustBundle::new(trust_domain, roots).unwrap()].into_iter().collect();
     let credentials = identity::Credentials::new(Arc::new(own.svid(WEB)), bundles).unwrap();
-    Arc::new(Identity::new(Arc::new(credentials), &[]).unwrap())
+    Arc::new(Identity::new(Arc::new(credentials)).unwrap())
 }
 
 #[tokio::test]
@@ -83,7 +92,7 @@ async fn a_request_is_refused_if_our_identity_went_before_it_was_forwarded() {
     let peer = identity::verify(&chain[0], &[], anchors, identity::Role::Client, SystemTime::now()).unwrap();
     let key = Key::new(Role::InboundHttp, Some(peer.id().clone()), None, 1);
     let trace = Trace::begin(shared.log.clone(), Arc::clone(&shared.metrics), None);
-    let gate = gate::InboundGate::new(Arc::clone(&shared), trace, peer, key);
+    let gate = gate::InboundGate::new(Arc::clone(&shared), trace, Some(peer), key);
     let request = http::Request::get("/x").header("host", "web").body(()).unwrap();
     let line = http1::RequestLine::read(&mut request.into_parts().0).unwrap();
     let mut headers = http::HeaderMap::new();
@@ -124,10 +133,10 @@ async fn trust_that_is_withdrawn_between_handshake_and_registration_is_noticed()
         let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let trace = Trace::begin(shared.log.clone(), Arc::clone(&shared.metrics), None);
         let registered = shared.registry.register(entry);
-        let known = Known { peer, stream: Stream::Plain(socket), registered, trace };
+        let known = Known { peer: Some(peer), stream: Stream::Plain(socket), registered, trace };
 
         shared.state.store(Effective { identity: now, ..Effective::default() });
 
-        assert_eq!(inbound.still_trusted(known, &used).is_some(), trusted);
+        assert_eq!(inbound.entrance().still_trusted(known, &used).is_some(), trusted);
     }
 }

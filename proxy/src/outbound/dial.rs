@@ -13,7 +13,7 @@ use std::{
 
 use audit::{CloseCause, DenialId, Reason, Stage};
 use identity::{
-    Peer,
+    Peer, SpiffeId,
     tls::{self, HandshakeError},
 };
 use tokio::{
@@ -38,7 +38,7 @@ use crate::{
 /// Connects to one service.
 pub(super) struct Dialler {
     name: Arc<str>,
-    index: usize,
+    expected: Arc<[SpiffeId]>,
     endpoints: Vec<HostPort>,
     next: AtomicUsize,
     unreachable: Unreachable,
@@ -118,10 +118,11 @@ impl ReachError {
 }
 
 impl Dialler {
-    pub(super) fn new(config: &config::Outbound, index: usize, shared: Arc<Shared>) -> Self {
+    pub(super) fn new(config: &config::Outbound, shared: Arc<Shared>) -> Self {
         let endpoints = config.endpoints.clone();
         let (name, next) = (Arc::from(config.name.as_str()), AtomicUsize::new(0));
-        Self { name, index, endpoints, next, unreachable: Unreachable::new(&config.name), shared }
+        let expected = Arc::from(config.expect.as_slice());
+        Self { name, expected, endpoints, next, unreachable: Unreachable::new(&config.name), shared }
     }
 
     /// Begins the records of a call.
@@ -192,9 +193,9 @@ impl Dialler {
         socket: TcpStream,
         trace: &Trace,
     ) -> Result<(Peer, tokio_rustls::client::TlsStream<TcpStream>), ReachError> {
-        let config = identity.clients.get(self.index).ok_or(ReachError::NoIdentity)?;
+        let config = identity.client(&self.expected, false).map_err(|_| ReachError::NoIdentity)?;
         let limit = self.shared.limits.handshake_timeout;
-        let connecting = tls::connect(Arc::clone(config), socket);
+        let connecting = tls::connect(config, socket);
         match tokio::time::timeout(limit, connecting).await {
             Ok(Ok(connected)) => Ok(connected),
             Ok(Err(HandshakeError::Rejected(error))) => {
