@@ -10,6 +10,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter};
+use x509_parser::certificate::X509Certificate;
 
 use crate::bundle::{BundleSet, TrustBundle};
 use crate::crypto;
@@ -17,8 +18,11 @@ use crate::leaf::{self, KeyUsage, Leaf};
 use crate::spiffe_id::{SpiffeId, TrustDomain};
 
 mod flaw;
+mod seen;
 
 pub use flaw::{Flaw, VerifyError};
+
+use seen::{Accepted, ChainKey, Seen};
 
 /// The longest chain a peer may send, without the leaf.
 pub const MAX_INTERMEDIATES: usize = 8;
@@ -88,8 +92,11 @@ pub enum Role {
     Server,
 }
 
-/// The trust anchors of each trust domain, prepared once for every generation of bundles.
-pub struct Anchors(BTreeMap<TrustDomain, Vec<Anchor>>);
+/// The trust anchors of each trust domain, prepared once for every generation of bundles, and the chains they vouched for.
+pub struct Anchors {
+    of: BTreeMap<TrustDomain, Vec<Anchor>>,
+    seen: Seen,
+}
 
 impl Anchors {
     /// Prepares the anchors of `bundles`. Certificates that are no CA certificates are left out.
@@ -98,21 +105,26 @@ impl Anchors {
             let anchors = bundle.x509_authorities().iter().filter_map(Anchor::new).collect();
             (trust_domain.clone(), anchors)
         };
-        Self(bundles.iter().map(prepare).collect())
+        Self { of: bundles.iter().map(prepare).collect(), seen: Seen::default() }
     }
 
     /// Returns how many usable anchors `trust_domain` has at `now`.
     pub fn usable(&self, trust_domain: &TrustDomain, now: SystemTime) -> usize {
-        self.0
+        self.of
             .get(trust_domain)
             .map_or(0, |anchors| anchors.iter().filter(|anchor| anchor.is_valid(now)).count())
     }
 
-    fn valid(&self, trust_domain: &str, now: SystemTime) -> Result<Vec<TrustAnchor<'_>>, Flaw> {
-        let anchors = self.0.get(trust_domain).ok_or(Flaw::UnknownTrustDomain)?;
+    /// Returns who a chain proved that was verified with these anchors a moment ago.
+    pub(crate) fn proved(&self, role: Role, chain: &[CertificateDer<'_>]) -> Option<Peer> {
+        let [leaf, intermediates @ ..] = chain else { return None };
+        self.seen.any(ChainKey::new(role, leaf, intermediates))
+    }
+
+    fn valid(&self, trust_domain: &str, now: SystemTime) -> Result<Vec<&Anchor>, Flaw> {
+        let anchors = self.of.get(trust_domain).ok_or(Flaw::UnknownTrustDomain)?;
         // webpki looks at no anchor's validity, so an expired root would stay trusted.
-        let valid: Vec<_> =
-            anchors.iter().filter(|anchor| anchor.is_valid(now)).map(Anchor::borrowed).collect();
+        let valid: Vec<_> = anchors.iter().filter(|anchor| anchor.is_valid(now)).collect();
         if valid.is_empty() { Err(Flaw::NoUsableAnchor) } else { Ok(valid) }
     }
 }
@@ -120,12 +132,14 @@ impl Anchors {
 impl fmt::Debug for Anchors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_map()
-            .entries(self.0.iter().map(|(trust_domain, anchors)| (trust_domain, anchors.len())))
+            .entries(self.of.iter().map(|(trust_domain, anchors)| (trust_domain, anchors.len())))
             .finish()
     }
 }
 
 /// Verifies a chain, of which `leaf` is the first certificate, for a peer that acts as `role` at `now`.
+///
+/// A chain that these anchors vouched for before is looked up; the result is the same.
 pub fn verify(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
@@ -133,44 +147,81 @@ pub fn verify(
     role: Role,
     now: SystemTime,
 ) -> Result<Peer, VerifyError> {
+    let key = ChainKey::new(role, leaf, intermediates);
+    if let Some(peer) = anchors.seen.at(key, now) {
+        return Ok(peer);
+    }
     let parsed = Leaf::parse(leaf)?;
     let id = &parsed.id;
     let checked = unix_time(now).and_then(|time| {
         let trusted = anchors.valid(id.trust_domain_name(), now)?;
         check_chain(leaf, intermediates, &trusted, role, time)
     });
-    checked.map_err(|flaw| flaw.claimed_by(id))?;
-    Ok(Peer::new(parsed, leaf))
+    let validity = checked.map_err(|flaw| flaw.claimed_by(id))?;
+    let not_before = validity.not_before.max(parsed.not_before);
+    let not_after = validity.not_after.min(parsed.not_after);
+    let peer = Peer::new(parsed, leaf);
+    anchors.seen.remember(key, Accepted { peer: peer.clone(), not_before, not_after });
+    Ok(peer)
 }
 
+/// While when everything is valid that vouches for a leaf.
+#[derive(Debug, Clone, Copy)]
+struct Validity {
+    not_before: SystemTime,
+    not_after: SystemTime,
+}
+
+impl Validity {
+    fn of(certificate: &X509Certificate<'_>) -> Self {
+        Self {
+            not_before: leaf::system_time(certificate.validity().not_before),
+            not_after: leaf::system_time(certificate.validity().not_after),
+        }
+    }
+
+    fn contains(self, now: SystemTime) -> bool {
+        self.not_before <= now && now <= self.not_after
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self {
+            not_before: self.not_before.max(other.not_before),
+            not_after: self.not_after.min(other.not_after),
+        }
+    }
+}
+
+/// Checks a chain and returns while when its intermediates and its anchor are valid.
 fn check_chain(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
-    trusted: &[TrustAnchor<'_>],
+    trusted: &[&Anchor],
     role: Role,
     time: UnixTime,
-) -> Result<(), Flaw> {
+) -> Result<Validity, Flaw> {
     if intermediates.len() > MAX_INTERMEDIATES {
         return Err(Flaw::TooManyIntermediates { found: intermediates.len() });
     }
-    let signers: Vec<_> = intermediates
-        .iter()
-        .filter(|der| may_sign(der))
-        .map(|der| CertificateDer::from(der.as_ref()))
-        .collect();
-    EndEntityCert::try_from(leaf)
-        .map_err(Flaw::from_chain)?
+    let signers: Vec<_> = intermediates.iter().filter_map(Signer::new).collect();
+    let certificates: Vec<_> = signers.iter().map(|signer| signer.der.clone()).collect();
+    let anchors: Vec<_> = trusted.iter().map(|anchor| anchor.borrowed()).collect();
+    let leaf = EndEntityCert::try_from(leaf).map_err(Flaw::from_chain)?;
+    let path = leaf
         .verify_for_usage(
             crypto::provider().signature_verification_algorithms.all,
-            trusted,
-            &signers,
+            &anchors,
+            &certificates,
             time,
             BothRoles { needed: role },
             None,
             None,
         )
         .map_err(Flaw::from_chain)?;
-    Ok(())
+    let used = anchors.iter().zip(trusted).find(|(anchor, _)| std::ptr::eq(*anchor, path.anchor()));
+    let (_, anchor) = used.ok_or(Flaw::UnknownIssuer)?;
+    // Intermediates that the path did not need count too: nothing is remembered for longer than all of it is valid.
+    Ok(signers.iter().fold(anchor.validity, |validity, signer| validity.and(signer.validity)))
 }
 
 fn unix_time(now: SystemTime) -> Result<UnixTime, Flaw> {
@@ -178,34 +229,43 @@ fn unix_time(now: SystemTime) -> Result<UnixTime, Flaw> {
     Ok(UnixTime::since_unix_epoch(since_epoch))
 }
 
+/// An intermediate that may sign certificates.
+struct Signer<'a> {
+    der: CertificateDer<'a>,
+    validity: Validity,
+}
+
+impl<'a> Signer<'a> {
+    fn new(der: &'a CertificateDer<'_>) -> Option<Self> {
+        let certificate = leaf::certificate(der).ok()?;
+        may_sign(&certificate)
+            .then(|| Self { der: CertificateDer::from(der.as_ref()), validity: Validity::of(&certificate) })
+    }
+}
+
 /// webpki takes `cA=true` as leave to sign; RFC 5280 4.2.1.3 asks for `keyCertSign` too where key usage is present.
-fn may_sign(der: &CertificateDer<'_>) -> bool {
-    let usage = leaf::certificate(der).and_then(|certificate| KeyUsage::of(&certificate));
-    matches!(usage, Ok(None | Some(KeyUsage { key_cert_sign: true, .. })))
+fn may_sign(certificate: &X509Certificate<'_>) -> bool {
+    matches!(KeyUsage::of(certificate), Ok(None | Some(KeyUsage { key_cert_sign: true, .. })))
 }
 
 struct Anchor {
     anchor: TrustAnchor<'static>,
-    not_before: SystemTime,
-    not_after: SystemTime,
+    validity: Validity,
 }
 
 impl Anchor {
     fn new(der: &CertificateDer<'static>) -> Option<Self> {
         let certificate = leaf::certificate(der).ok()?;
         let is_ca = matches!(leaf::is_ca(&certificate), Ok(Some(true)));
-        if !is_ca || !may_sign(der) {
+        if !is_ca || !may_sign(&certificate) {
             return None;
         }
-        Some(Self {
-            anchor: webpki::anchor_from_trusted_cert(der).ok()?.to_owned(),
-            not_before: leaf::system_time(certificate.validity().not_before),
-            not_after: leaf::system_time(certificate.validity().not_after),
-        })
+        let anchor = webpki::anchor_from_trusted_cert(der).ok()?.to_owned();
+        Some(Self { anchor, validity: Validity::of(&certificate) })
     }
 
     fn is_valid(&self, now: SystemTime) -> bool {
-        self.not_before <= now && now <= self.not_after
+        self.validity.contains(now)
     }
 
     fn borrowed(&self) -> TrustAnchor<'_> {

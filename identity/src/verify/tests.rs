@@ -546,7 +546,124 @@ fn each_flaw_has_a_reason_of_snake_case() {
     }
 }
 
+#[test]
+fn a_chain_seen_before_proves_the_same_peer_without_being_verified_again() {
+    let root = Authority::root("root");
+    let lower = root.intermediate("lower", |_| {});
+    let (leaf, chain, anchors) = (lower.leaf(WEB), [lower.der.clone()], anchors(&root));
+
+    let first = verify(&leaf, &chain, &anchors, Role::Client, now()).unwrap();
+    let again = verify(&leaf, &chain, &anchors, Role::Client, now()).unwrap();
+
+    assert_eq!((first, anchors.seen.len()), (again, 1));
+}
+
+#[test]
+fn a_chain_seen_before_is_refused_once_its_leaf_has_expired_or_before_it_begins() {
+    let root = Authority::root("root");
+    let (leaf, anchors) = (root.leaf(WEB), anchors(&root));
+    assert!(verify(&leaf, &[], &anchors, Role::Client, now()).is_ok());
+
+    let late = verify(&leaf, &[], &anchors, Role::Client, now() + 2 * HALF_LIFE);
+    let early = verify(&leaf, &[], &anchors, Role::Client, now() - 2 * HALF_LIFE);
+
+    // The root of these tests lives as long as the leaf.
+    assert_flaw(late, Flaw::NoUsableAnchor);
+    assert_flaw(early, Flaw::NoUsableAnchor);
+}
+
+#[test]
+fn a_chain_seen_before_is_refused_once_a_certificate_above_its_leaf_has_expired() {
+    let until = |params: &mut CertificateParams, end: SystemTime| params.not_after = end.into();
+    let soon = now() + HALF_LIFE / 2;
+    let root = Authority::root_with("root", |params| until(params, now() + 4 * HALF_LIFE));
+    let brief_root = Authority::root_with("brief", |params| until(params, soon));
+    let lower = root.intermediate("lower", |params| until(params, soon));
+    let later = soon + 2 * SECOND;
+
+    for (leaf, chain, root, flaw) in [
+        (lower.leaf(WEB), vec![lower.der.clone()], &root, Flaw::Expired),
+        (brief_root.leaf(WEB), vec![], &brief_root, Flaw::NoUsableAnchor),
+    ] {
+        let anchors = anchors(root);
+        assert!(verify(&leaf, &chain, &anchors, Role::Client, now()).is_ok());
+
+        assert_flaw(verify(&leaf, &chain, &anchors, Role::Client, later), flaw);
+    }
+}
+
+#[test]
+fn a_chain_seen_before_is_refused_by_anchors_without_its_root() {
+    let (root, other) = (Authority::root("root"), Authority::root("other"));
+    let leaf = root.leaf(WEB);
+    assert!(verify(&leaf, &[], &anchors(&root), Role::Client, now()).is_ok());
+
+    let refused = verify(&leaf, &[], &anchors(&other), Role::Client, now());
+
+    assert_flaw(refused, Flaw::UnknownIssuer);
+}
+
+#[test]
+fn what_was_seen_in_one_role_is_verified_again_in_the_other() {
+    let root = Authority::root("root");
+    let (leaf, anchors) = (root.leaf(WEB), anchors(&root));
+
+    verify(&leaf, &[], &anchors, Role::Client, now()).unwrap();
+
+    assert!(anchors.proved(Role::Client, std::slice::from_ref(&leaf)).is_some());
+    assert!(anchors.proved(Role::Server, std::slice::from_ref(&leaf)).is_none());
+}
+
+#[test]
+fn what_was_refused_is_not_remembered() {
+    let (root, stranger) = (Authority::root("root"), Authority::root("stranger"));
+    let anchors = anchors(&root);
+
+    let refused = [stranger.leaf(WEB), root.leaf_with(WEB, |params| params.key_usages.clear())]
+        .map(|leaf| verify(&leaf, &[], &anchors, Role::Client, now()).is_err());
+
+    assert_eq!((refused, anchors.seen.len()), ([true; 2], 0));
+}
+
+#[test]
+fn remembered_chains_are_bounded_and_those_in_use_stay() {
+    let seen = Seen::default();
+    let peer = check(|_| {}).unwrap();
+    let certificate = |number: usize| CertificateDer::from(number.to_be_bytes().to_vec());
+    let key = |number| ChainKey::new(Role::Client, &certificate(number), &[]);
+    let accepted = Accepted { peer, not_before: UNIX_EPOCH, not_after: now() + HALF_LIFE };
+
+    for number in 0..3 * seen::MAX_SEEN {
+        seen.remember(key(number), accepted.clone());
+        assert!(seen.at(key(0), now()).is_some(), "{number}");
+    }
+
+    assert!(seen.len() <= seen::MAX_SEEN);
+    assert!(seen.at(key(1), now()).is_none());
+}
+
+#[test]
+fn where_a_chain_is_cut_into_certificates_is_part_of_what_is_remembered() {
+    let [ab, a, b] = [&b"ab"[..], b"a", b"b"].map(CertificateDer::from);
+
+    assert!(ChainKey::new(Role::Client, &ab, &[]) != ChainKey::new(Role::Client, &a, &[b]));
+}
+
 proptest! {
+    #[test]
+    fn no_single_changed_bit_of_a_chain_seen_before_is_accepted(
+        at in any::<prop::sample::Index>(),
+        bit in 0u8..8,
+    ) {
+        let (root, leaf) = sound();
+        verify(leaf, &[], root, Role::Client, now()).unwrap();
+        let mut bytes = leaf.to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] ^= 1 << bit;
+
+        prop_assert!(verify(&CertificateDer::from(bytes), &[], root, Role::Client, now()).is_err());
+    }
+
     #[test]
     fn no_single_changed_byte_of_a_leaf_is_accepted(at in any::<prop::sample::Index>(), bit in 0u8..8) {
         let (root, leaf) = sound();
