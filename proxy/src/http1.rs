@@ -8,6 +8,7 @@ mod fields;
 mod flaw;
 #[cfg(fuzzing)]
 pub mod fuzzing;
+mod gate;
 mod headers;
 mod io;
 mod line;
@@ -17,10 +18,10 @@ mod scanner;
 mod serve;
 mod upstream;
 
-pub(crate) use exchange::{Admission, Gate, Session};
-pub(crate) use fields::remove as remove_field;
+pub(crate) use exchange::Session;
 pub(crate) use flaw::Flaw;
-pub(crate) use headers::set_client_cert;
+pub(crate) use gate::{Admission, Answered, Gate, Marks, Outcome};
+pub(crate) use headers::client_cert;
 pub(crate) use line::RequestLine;
 pub(crate) use pool::{Pool, PoolKey};
 pub(crate) use scanner::HeadLimits;

@@ -1,5 +1,7 @@
 //! What is counted: bounded label sets, handles kept, so that counting costs one addition.
 
+mod answers;
+
 use std::sync::atomic::AtomicU64;
 
 use audit::CloseCause;
@@ -14,6 +16,10 @@ use prometheus_client::{
     registry::Registry,
 };
 
+use answers::Answers;
+
+use crate::http1::Outcome as Ending;
+
 /// The counters of one proxy.
 #[derive(Debug)]
 pub(crate) struct Metrics {
@@ -21,7 +27,10 @@ pub(crate) struct Metrics {
     closed: Family<Cause, Counter>,
     received: Counter,
     sent: Counter,
-    requests: Family<Answered, Counter>,
+    requests: Family<Decided, Counter>,
+    /// The one of `requests` that most requests count.
+    allowed: Counter,
+    answers: Answers,
     upstream_failures: Family<Error, Counter>,
     accept_failures: Counter,
     policy_loads: Family<Outcome, Counter>,
@@ -43,7 +52,7 @@ struct Cause {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answered {
+struct Decided {
     decision: &'static str,
 }
 
@@ -64,12 +73,16 @@ struct Judged {
 
 impl Metrics {
     pub(crate) fn new() -> Self {
+        let requests = Family::<Decided, Counter>::default();
+        let allowed = requests.get_or_create(&Decided { decision: ALLOWED }).clone();
         Self {
             opened: Counter::default(),
             closed: Family::default(),
             received: Counter::default(),
             sent: Counter::default(),
-            requests: Family::default(),
+            allowed,
+            requests,
+            answers: Answers::new(),
             upstream_failures: Family::default(),
             accept_failures: Counter::default(),
             policy_loads: Family::default(),
@@ -97,7 +110,16 @@ impl Metrics {
 
     /// A request was let through, refused or could not be read.
     pub(crate) fn request(&self, decision: &'static str) {
-        self.requests.get_or_create(&Answered { decision }).inc();
+        if decision == ALLOWED {
+            self.allowed.inc();
+        } else {
+            self.requests.get_or_create(&Decided { decision }).inc();
+        }
+    }
+
+    /// A request is over.
+    pub(crate) fn answered(&self, status: Option<http::StatusCode>, ending: Ending) {
+        self.answers.count(status, ending);
     }
 
     pub(crate) fn upstream_failed(&self, error: &'static str) {
@@ -138,6 +160,8 @@ impl Metrics {
         registry.register("received_bytes", "Bytes received from callers", self.received.clone());
         registry.register("sent_bytes", "Bytes sent to callers", self.sent.clone());
         registry.register("requests", "HTTP requests, by decision", self.requests.clone());
+        let answers = self.answers.family.clone();
+        registry.register("responses", "HTTP requests that are over, by outcome and status", answers);
         registry.register(
             "upstream_failures",
             "Requests and connections that got no answer",
@@ -184,6 +208,8 @@ impl Metrics {
 fn outcome(good: bool) -> Outcome {
     Outcome { outcome: if good { "good" } else { "refused" } }
 }
+
+const ALLOWED: &str = "allowed";
 
 /// What the audit log counted: the sums of its records.
 #[derive(Debug)]

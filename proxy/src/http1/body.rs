@@ -4,13 +4,21 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 
-use super::{headers, line::RequestLine, pool::Pool, upstream::Upstream};
+use super::{
+    gate::{Answered, Gate, Outcome},
+    headers,
+    line::RequestLine,
+    pool::Pool,
+    upstream::Upstream,
+};
 use crate::live::{Entered, Live};
 
 /// A request's body on its way upstream.
@@ -71,21 +79,42 @@ struct Forwarded {
     pool: Arc<Pool>,
 }
 
-/// Marks a connection as busy with a request.
+/// Marks a connection as busy with a request, and tells of it when it is over.
 pub(super) struct Exchange {
     live: Arc<Live>,
+    gate: Arc<dyn Gate>,
+    line: Option<Arc<RequestLine>>,
     entered: Option<Entered>,
+    begun: Instant,
+    before: (u64, u64),
+    status: Option<StatusCode>,
+    outcome: Outcome,
 }
 
 impl Exchange {
-    pub(super) fn begin(live: &Arc<Live>) -> Self {
+    pub(super) fn begin(live: &Arc<Live>, gate: &Arc<dyn Gate>) -> Self {
         live.activity.set_busy(true);
-        Self { live: Arc::clone(live), entered: None }
+        Self {
+            live: Arc::clone(live),
+            gate: Arc::clone(gate),
+            line: None,
+            entered: None,
+            begun: Instant::now(),
+            before: live.activity.totals(),
+            status: None,
+            outcome: Outcome::Broken,
+        }
     }
 
     /// Says which request is being answered.
     pub(super) fn enter(&mut self, line: &Arc<RequestLine>) {
+        self.line = Some(Arc::clone(line));
         self.entered = Some(self.live.enter(Arc::clone(line)));
+    }
+
+    /// Says what the answer is.
+    pub(super) fn answer(&mut self, status: StatusCode, outcome: Outcome) {
+        (self.status, self.outcome) = (Some(status), outcome);
     }
 }
 
@@ -93,6 +122,18 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         self.entered = None;
         self.live.activity.set_busy(false);
+        let Some(line) = &self.line else { return };
+        let (received, sent) = self.live.activity.totals();
+        let outcome = if self.live.is_cut() { Outcome::Cut } else { self.outcome };
+        self.gate.answered(&Answered {
+            line,
+            status: self.status,
+            grpc_status: None,
+            took: self.begun.elapsed(),
+            received: received - self.before.0,
+            sent: sent - self.before.1,
+            outcome,
+        });
     }
 }
 

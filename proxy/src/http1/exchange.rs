@@ -9,9 +9,11 @@ use http::{Request, Response, StatusCode, Version, header::TRANSFER_ENCODING, re
 use http_body::Body as _;
 use hyper::body::Incoming;
 
+use super::gate::Outcome;
 use super::{
     body::{Exchange, ReplyBody, RequestBody},
     flaw::Flaw,
+    gate::{Admission, Gate},
     headers,
     io::{Report, Wire},
     line::RequestLine,
@@ -21,35 +23,9 @@ use super::{
 };
 use crate::live::{Cut, Live};
 
-/// What decides about requests, and tells of them.
-pub(crate) trait Gate: Send + Sync + 'static {
-    /// Decides about a request. A refusal is on record before this returns.
-    fn admit(&self, line: &RequestLine) -> Admission;
-    /// Puts a request that could not be read on record.
-    fn malformed(&self, flaw: Flaw, start: &[u8], line: Option<&RequestLine>) -> audit::DenialId;
-    /// Adds what only this proxy may say, after everything a client said was cleaned. Where it can be said no longer,
-    /// nothing may be forwarded: the refusal is on record before this returns its name.
-    fn mark(&self, line: &RequestLine, headers: &mut http::HeaderMap) -> Result<(), audit::DenialId>;
-    /// Notes that a request was not answered by its service.
-    fn upstream_failed(&self, error: &'static str);
-    /// Puts on record that the connection is about to be cut.
-    fn cut(&self, cut: &Cut);
-    /// Returns whether failures are told in words: to our own application, but to no peer.
-    fn explains(&self) -> bool;
-}
-
-/// What becomes of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Admission {
-    Forward,
-    Refuse(audit::DenialId),
-    /// It may pass, but no listener can carry it.
-    Unsupported(audit::DenialId),
-}
-
 /// What the requests of one connection share.
 pub(crate) struct Session {
-    gate: Box<dyn Gate>,
+    gate: Arc<dyn Gate>,
     pool: Arc<Pool>,
     live: Arc<Live>,
     wire: Arc<Wire>,
@@ -59,7 +35,7 @@ pub(crate) struct Session {
 impl Session {
     pub(crate) fn new(gate: impl Gate, pool: Arc<Pool>, live: Arc<Live>) -> Self {
         let wire = Arc::new(Wire::default());
-        Self { gate: Box::new(gate), pool, live, wire, requests: AtomicU64::new(0) }
+        Self { gate: Arc::new(gate), pool, live, wire, requests: AtomicU64::new(0) }
     }
 
     pub(super) fn wire(&self) -> &Arc<Wire> {
@@ -83,7 +59,7 @@ impl Session {
 
     /// Answers one request.
     pub(super) async fn answer(&self, request: Request<Incoming>) -> Response<ReplyBody> {
-        let mut exchange = Exchange::begin(&self.live);
+        let mut exchange = Exchange::begin(&self.live, &self.gate);
         let number = self.requests.fetch_add(1, Ordering::Relaxed) + 1;
         if let Some(report) = self.report_of(number) {
             return self.flawed(&report, None, exchange);
@@ -130,7 +106,7 @@ impl Session {
         line: &RequestLine,
     ) -> Result<Request<RequestBody>, Unready> {
         parts.headers.remove(TRANSFER_ENCODING);
-        self.gate.mark(line, &mut parts.headers).map_err(Unready::Withdrawn)?;
+        self.gate.mark(line).map_err(Unready::Withdrawn)?.apply(&mut parts.headers);
         parts.uri = line.forwarded().map_err(Unready::Flawed)?;
         parts.version = Version::HTTP_11;
         Ok(Request::from_parts(parts, RequestBody::new(body)))
@@ -175,9 +151,10 @@ impl Session {
         &self,
         response: Response<Incoming>,
         upstream: Upstream,
-        exchange: Exchange,
+        mut exchange: Exchange,
     ) -> Response<ReplyBody> {
         let (mut parts, body) = response.into_parts();
+        exchange.answer(parts.status, Outcome::Finished);
         headers::clean_response(&mut parts.headers);
         parts.headers.remove(TRANSFER_ENCODING);
         parts.version = Version::HTTP_11;

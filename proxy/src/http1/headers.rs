@@ -45,12 +45,11 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     remove_named(trailers, |name| is_identity(name) || is_override(name) || FRONT_ONLY.contains(&name));
 }
 
-/// Tells our workload who called: Envoy's form, one element, never appended to what came. Says whether it could:
-/// a SPIFFE ID holds neither separators nor controls, so nothing needs quoting.
-#[must_use]
-pub(crate) fn set_client_cert(headers: &mut HeaderMap, own: &SpiffeId, peer: &Peer) -> bool {
+/// Says to our workload who called: Envoy's form, one element, never appended to what came. None where it cannot be
+/// said: a SPIFFE ID holds neither separators nor controls, so nothing needs quoting.
+pub(crate) fn client_cert(own: &SpiffeId, peer: &Peer) -> Option<(HeaderName, HeaderValue)> {
     let value = HeaderValue::try_from(format!("By={own};Hash={};URI={}", peer.fingerprint(), peer.id()));
-    value.map(|value| headers.insert(CLIENT_CERT, value)).is_ok()
+    value.ok().map(|value| (CLIENT_CERT, value))
 }
 
 /// Returns the protocol that the request asks to go on with, in lower case; of several the whole list, which no rule

@@ -8,6 +8,7 @@ use http::{
 
 use super::{
     body::{Exchange, ReplyBody},
+    gate::Outcome,
     headers::DENIAL_ID,
 };
 
@@ -23,8 +24,9 @@ pub(super) fn refused(
     status: StatusCode,
     denial: audit::DenialId,
     after: After,
-    exchange: Exchange,
+    mut exchange: Exchange,
 ) -> Response<ReplyBody> {
+    exchange.answer(status, Outcome::Refused);
     let denial = denial.to_string();
     let mut response = json(status, format!("{{\"denial_id\":\"{denial}\"}}\n"), after, exchange);
     if let Ok(value) = HeaderValue::try_from(denial) {
@@ -38,8 +40,9 @@ pub(super) fn failed(
     status: StatusCode,
     error: &'static str,
     after: After,
-    exchange: Exchange,
+    mut exchange: Exchange,
 ) -> Response<ReplyBody> {
+    exchange.answer(status, Outcome::Broken);
     json(status, format!("{{\"error\":\"{error}\"}}\n"), after, exchange)
 }
 

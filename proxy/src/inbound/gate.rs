@@ -6,14 +6,13 @@ use std::{
 };
 
 use audit::{DenialId, Reason, Stage};
-use http::{HeaderMap, header::TRAILER};
 use identity::Peer;
 use policy::{AtConnect, Decision, Denial, Residual, Traffic};
 
 use super::{explained, unavailable};
 use crate::{
     clock,
-    http1::{Admission, Flaw, Gate, RequestLine, remove_field, set_client_cert},
+    http1::{Admission, Answered, Flaw, Gate, Marks, RequestLine, client_cert},
     jwt::Presented,
     live::{Cut, Key},
     record::{Refusal, Trace},
@@ -145,30 +144,33 @@ impl Gate for InboundGate {
         self.trace.denied(refusal.with_http(http))
     }
 
-    fn mark(&self, line: &RequestLine, headers: &mut HeaderMap) -> Result<(), DenialId> {
+    fn mark(&self, line: &RequestLine) -> Result<Marks, DenialId> {
         let effective = self.shared.state.now();
         // Our identity may have been withdrawn since the decision: who called whom cannot be said then.
-        let Some(identity) = &effective.identity else {
-            return Err(self.refuse_plainly(Reason::TrustWithdrawn, line));
+        let withdrawn = || self.refuse_plainly(Reason::TrustWithdrawn, line);
+        let identity = effective.identity.as_ref().ok_or_else(withdrawn)?;
+        // Trailers come after the decision, and only those that are announced go on. Some applications take them for
+        // header fields.
+        let drop_trailers = effective.policies.as_ref().is_none_or(policy::WorkloadPolicies::judges_headers);
+        let strip = match line.presented().map(|presented| &**presented) {
+            Some(Presented::Verified(proven)) => proven.strip().cloned(),
+            Some(Presented::Absent | Presented::Invalid(_)) | None => None,
         };
-        // Trailers come after the decision, and only those that this field announces go on. Some applications take them
-        // for header fields.
-        if effective.policies.as_ref().is_none_or(policy::WorkloadPolicies::judges_headers) {
-            remove_field(headers, TRAILER.as_str());
-        }
-        if let Some(Presented::Verified(proven)) = line.presented().map(|presented| &**presented)
-            && let Some(name) = proven.strip()
-        {
-            remove_field(headers, name);
-        }
         // Who proved nothing is not named: what the caller says of itself was removed before.
-        let told = self.peer.as_ref().is_none_or(|peer| set_client_cert(headers, identity.id(), peer));
-        if told { Ok(()) } else { Err(self.refuse_plainly(Reason::TrustWithdrawn, line)) }
+        let set = match &self.peer {
+            Some(peer) => vec![client_cert(identity.id(), peer).ok_or_else(withdrawn)?],
+            None => Vec::new(),
+        };
+        Ok(Marks { set, strip, drop_trailers })
     }
 
     fn upstream_failed(&self, error: &'static str) {
         tracing::debug!(connection = %self.trace.id, error, "no response from the application");
         self.shared.metrics.upstream_failed(error);
+    }
+
+    fn answered(&self, answered: &Answered<'_>) {
+        self.shared.metrics.answered(answered.status, answered.outcome);
     }
 
     fn cut(&self, cut: &Cut) {

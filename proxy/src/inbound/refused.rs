@@ -6,12 +6,11 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use audit::{DenialId, Stage};
-use http::HeaderMap;
 use policy::{Denial, Traffic};
 
 use super::{explained, gate::InboundGate};
 use crate::{
-    http1::{Admission, Flaw, Gate, RequestLine},
+    http1::{Admission, Answered, Flaw, Gate, Marks, RequestLine},
     live::Cut,
     record::Refusal,
     state::Effective,
@@ -60,12 +59,16 @@ impl Gate for RefusedGate {
         self.once(|| self.gate.malformed(flaw, start, line))
     }
 
-    fn mark(&self, line: &RequestLine, _: &mut HeaderMap) -> Result<(), DenialId> {
+    fn mark(&self, line: &RequestLine) -> Result<Marks, DenialId> {
         // Reached by no request: none is forwarded.
         Err(self.once(|| self.gate.refuse(&self.effective, line, &self.denial)))
     }
 
     fn upstream_failed(&self, _: &'static str) {}
+
+    fn answered(&self, answered: &Answered<'_>) {
+        self.gate.answered(answered);
+    }
 
     fn cut(&self, _: &Cut) {
         self.without_request();

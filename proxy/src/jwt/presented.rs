@@ -72,8 +72,8 @@ impl Proven {
         &self.issuer
     }
 
-    pub(crate) fn strip(&self) -> Option<&str> {
-        self.strip.as_deref()
+    pub(crate) fn strip(&self) -> Option<&Arc<str>> {
+        self.strip.as_ref()
     }
 }
 

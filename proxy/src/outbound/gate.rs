@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use audit::{DenialId, Reason, Stage};
-use http::HeaderMap;
 
 use crate::{
-    http1::{Admission, Flaw, Gate, RequestLine},
+    http1::{Admission, Answered, Flaw, Gate, Marks, RequestLine},
     inbound::unread,
     live::Cut,
     record::{Refusal, Trace},
@@ -41,13 +40,17 @@ impl Gate for OutboundGate {
         self.trace.denied(refusal.with_http(http))
     }
 
-    fn mark(&self, _: &RequestLine, _: &mut HeaderMap) -> Result<(), DenialId> {
-        Ok(())
+    fn mark(&self, _: &RequestLine) -> Result<Marks, DenialId> {
+        Ok(Marks::default())
     }
 
     fn upstream_failed(&self, error: &'static str) {
         tracing::debug!(connection = %self.trace.id, error, "no response from the service");
         self.shared.metrics.upstream_failed(error);
+    }
+
+    fn answered(&self, answered: &Answered<'_>) {
+        self.shared.metrics.answered(answered.status, answered.outcome);
     }
 
     fn cut(&self, cut: &Cut) {
