@@ -49,8 +49,9 @@ impl Accept for Inbound {
     async fn serve(self: Arc<Self>, socket: TcpStream, from: SocketAddr, place: Place) {
         self.shared.metrics.live.inc();
         // Boxed: a handshake gives back the room it took.
-        if let Some(known) = Box::pin(self.entrance().identify(socket, from)).await {
-            self.door.serve(known).await;
+        let entered = Box::pin(self.entrance().identify(socket, from)).await;
+        if let Some(served) = entered.map(|known| self.door.serve(known)) {
+            served.await;
         }
         self.shared.metrics.live.dec();
         drop(place);

@@ -1,7 +1,7 @@
 //! One called port of our workload: what is spoken there, where the application listens, and how a caller that has proved
 //! itself is served.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, sync::Arc};
 
 use audit::{CloseCause, Stage};
 use identity::Peer;
@@ -66,12 +66,11 @@ impl Door {
         }
     }
 
-    /// Decides about a connection and carries it to its end.
-    pub(crate) async fn serve(&self, known: Known) {
-        // Boxed: each kind of connection takes the room it needs.
+    /// Decides about a connection and carries it to its end. Boxed: each kind of connection takes the room it needs.
+    pub(crate) fn serve(&self, known: Known) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         match self.protocol {
-            Protocol::Tcp => Box::pin(self.tcp(known)).await,
-            Protocol::Http => Box::pin(self.http(known)).await,
+            Protocol::Tcp => Box::pin(self.tcp(known)),
+            Protocol::Http => Box::pin(self.http(known)),
         }
     }
 
@@ -147,7 +146,7 @@ impl Dial for Application {
         Ok(PoolKey::Application)
     }
 
-    fn dial(&self) -> std::pin::Pin<Box<dyn Future<Output = Result<Dialled, DialError>> + Send + '_>> {
+    fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Dialled, DialError>> + Send + '_>> {
         Box::pin(async {
             let connected = connect(self.application, self.limit).await;
             if let Err(error) = &connected {

@@ -178,8 +178,10 @@ async fn a_withdrawn_identity_ends_everything_and_its_return_restores_it() {
 
     assert!(read_all(&mut client).await.is_err());
     stage.sidecar.wait_ready(503).await;
-    let mut refused = TcpStream::connect(stage.sidecar.inbound()).await.unwrap();
-    assert!(read_all(&mut refused).await.map_or(true, |bytes| bytes.is_empty()));
+    // The reset may come before the kernel has told of the connection.
+    if let Ok(mut refused) = TcpStream::connect(stage.sidecar.inbound()).await {
+        assert!(read_all(&mut refused).await.map_or(true, |bytes| bytes.is_empty()));
+    }
     stage.site.denial("trust_withdrawn").await;
     stage.say.send(answer(&stage.authority, &[WEB])).unwrap();
     stage.sidecar.wait_ready(200).await;
