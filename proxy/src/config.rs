@@ -3,6 +3,7 @@
 pub(crate) mod istio;
 mod jwt;
 mod reading;
+mod transparent;
 #[cfg(test)]
 mod tests;
 
@@ -12,6 +13,7 @@ use identity::{SpiffeId, TrustDomain};
 use policy::strict::{Problems, Source as Text};
 
 pub use jwt::Jwt;
+pub use transparent::{Called, CalledPort, Calling, Capture, INBOUND_PORT, OUTBOUND_PORT, Probe, Transparent, Unknown};
 
 /// Everything `run` needs to know.
 #[derive(Debug, Clone)]
@@ -30,6 +32,10 @@ pub struct Config {
     pub inbound: Vec<Inbound>,
     /// Listeners for calls of our workload.
     pub outbound: Vec<Outbound>,
+    /// Interception of the workload's traffic.
+    pub transparent: Option<Transparent>,
+    /// Health probes and metric scrapes that are let in without a proven identity.
+    pub probes: Vec<Probe>,
     /// Where the admin interface listens.
     pub admin: Admin,
     /// Where the audit log goes.

@@ -14,6 +14,7 @@ mod distribution;
 mod handshakes;
 mod http1;
 mod inbound;
+pub mod intercept;
 mod jwt;
 mod listener;
 mod live;

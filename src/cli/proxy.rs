@@ -1,5 +1,7 @@
 //! Arguments of `vouchsafe proxy`.
 
+pub(crate) mod intercept;
+
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -26,6 +28,8 @@ pub(crate) enum ProxyCommand {
     /// Have a running sidecar reload its policies at once, or say what a reload would cut
     #[command(after_help = RELOAD_HELP)]
     Reload(ProxyReload),
+    /// Have the kernel bring the workload's traffic to the sidecar
+    Intercept(Box<intercept::ProxyIntercept>),
 }
 
 const RELOAD_HELP: &str = "\

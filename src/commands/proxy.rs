@@ -1,5 +1,6 @@
 //! `vouchsafe proxy`: runs the sidecar and checks its configuration.
 
+mod intercept;
 mod reload;
 
 use proxy::{CheckError, Config, LoadError};
@@ -17,6 +18,7 @@ pub(crate) fn run(command: ProxyCommand) -> Result<Exit, Failure> {
         ProxyCommand::Run(args) => serve(&args),
         ProxyCommand::Check(args) => check(&args),
         ProxyCommand::Reload(args) => reload::run(&args),
+        ProxyCommand::Intercept(args) => intercept::run(&args.command),
     }
 }
 

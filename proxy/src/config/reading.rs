@@ -36,6 +36,8 @@ fn document(root: &Node, read: &mut Reader<'_>) -> Option<Config> {
     let jwt = map.optional("jwt").map(|node| super::jwt::read(node, read));
     let inbound = listeners(&mut map, "inbound", read, self::inbound);
     let outbound = listeners(&mut map, "outbound", read, self::outbound);
+    let transparent = map.optional("transparent").map(|node| super::transparent::read(node, read));
+    let probes = map.optional("probes").map(|node| super::transparent::probes(node, read));
     let admin = map.optional("admin").map(|node| self::admin(node, read));
     let audit = map.optional("audit").map(|node| self::audit(node, read));
     let drain = map.optional("drain").map(|node| read.duration_within(node, Duration::ZERO..=MAX_TIME));
@@ -51,6 +53,8 @@ fn document(root: &Node, read: &mut Reader<'_>) -> Option<Config> {
         jwt: present(jwt)?.unwrap_or_default(),
         inbound: inbound?,
         outbound: outbound?,
+        transparent: present(transparent)?,
+        probes: present(probes)?.unwrap_or_default(),
         admin: present(admin)?.unwrap_or_default(),
         audit: present(audit)?.unwrap_or_else(default_audit),
         drain: present(drain)?.unwrap_or(DRAIN),
@@ -77,7 +81,10 @@ pub(super) fn present<T>(value: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 fn conflict(config: &Config) -> Option<String> {
-    if config.inbound.is_empty() && config.outbound.is_empty() {
+    if let Some(problem) = super::transparent::conflict(config) {
+        return Some(problem);
+    }
+    if config.inbound.is_empty() && config.outbound.is_empty() && config.transparent.is_none() {
         return Some("there is neither an inbound nor an outbound listener".to_owned());
     }
     if !config.inbound.is_empty() && config.policies.is_none() {
@@ -251,6 +258,10 @@ fn outbound(read: &mut Reader<'_>, node: &Node) -> Option<Outbound> {
 
 fn name(map: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<String> {
     let node = map.required("name", read)?;
+    label(node, read)
+}
+
+pub(super) fn label(node: &Node, read: &mut Reader<'_>) -> Option<String> {
     let name = read.string(node)?;
     let plain = name.len() <= MAX_NAME
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
@@ -262,6 +273,10 @@ fn name(map: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<String> {
 
 fn protocol(map: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<Protocol> {
     let node = map.required("protocol", read)?;
+    protocol_word(node, read)
+}
+
+pub(super) fn protocol_word(node: &Node, read: &mut Reader<'_>) -> Option<Protocol> {
     read.one_of(node, &["tcp", "http"]).map(|word| if word == "tcp" { Protocol::Tcp } else { Protocol::Http })
 }
 
