@@ -12,6 +12,7 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 
 use crate::jwk;
+use crate::revocation::RevocationLists;
 use crate::spiffe_id::TrustDomain;
 
 mod document;
@@ -176,9 +177,9 @@ pub enum Succession {
     Unordered,
 }
 
-/// The bundles somebody trusts, one for each trust domain. Cloning is cheap.
+/// The bundles somebody trusts, one for each trust domain, less what revocation lists take back. Cloning is cheap.
 #[derive(Clone, Default, PartialEq)]
-pub struct BundleSet(BTreeMap<TrustDomain, Arc<TrustBundle>>);
+pub struct BundleSet(BTreeMap<TrustDomain, Arc<TrustBundle>>, RevocationLists);
 
 impl BundleSet {
     /// Returns a set without bundles: nobody is trusted.
@@ -216,6 +217,17 @@ impl BundleSet {
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
+
+    /// Takes back the certificates on `lists`, and only those.
+    #[must_use]
+    pub fn without(self, lists: RevocationLists) -> Self {
+        Self(self.0, lists)
+    }
+
+    /// Returns what takes certificates back.
+    pub fn revocation(&self) -> &RevocationLists {
+        &self.1
+    }
 }
 
 impl FromIterator<TrustBundle> for BundleSet {
@@ -226,7 +238,8 @@ impl FromIterator<TrustBundle> for BundleSet {
 
 impl FromIterator<Arc<TrustBundle>> for BundleSet {
     fn from_iter<I: IntoIterator<Item = Arc<TrustBundle>>>(bundles: I) -> Self {
-        Self(bundles.into_iter().map(|bundle| (bundle.trust_domain.clone(), bundle)).collect())
+        let bundles = bundles.into_iter().map(|bundle| (bundle.trust_domain.clone(), bundle));
+        Self(bundles.collect(), RevocationLists::default())
     }
 }
 

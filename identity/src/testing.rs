@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SanType, SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 
@@ -73,6 +74,28 @@ impl Authority {
         params.key_usages.push(KeyUsagePurpose::KeyCertSign);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self { der, issuer: Issuer::new(params, key.rcgen().unwrap()) }
+    }
+
+    /// Takes certificates back: a revocation list in DER.
+    pub(crate) fn revoke(&self, taken: &[&CertificateDer<'_>]) -> Vec<u8> {
+        let now = time::OffsetDateTime::now_utc();
+        let entry = |der: &&CertificateDer<'_>| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(
+                x509_parser::parse_x509_certificate(der).unwrap().1.raw_serial(),
+            ),
+            revocation_time: now,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: now,
+            next_update: now + time::Duration::hours(1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: taken.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().der().to_vec()
     }
 
     /// Issues a sound SVID.

@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
-use webpki::{EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter};
+use webpki::{Cert, EndEntityCert, ExtendedKeyUsageValidator, KeyPurposeId, KeyPurposeIdIter, VerifiedPath};
 use x509_parser::certificate::X509Certificate;
 
 use crate::bundle::{BundleSet, TrustBundle};
 use crate::crypto;
 use crate::leaf::{self, KeyUsage, Leaf};
+use crate::revocation::{Issued, RevocationLists};
 use crate::spiffe_id::{SpiffeId, TrustDomain};
 
 mod flaw;
@@ -95,6 +96,7 @@ pub enum Role {
 /// The trust anchors of each trust domain, prepared once for every generation of bundles, and the chains they vouched for.
 pub struct Anchors {
     of: BTreeMap<TrustDomain, Vec<Anchor>>,
+    revocation: RevocationLists,
     seen: Seen,
 }
 
@@ -105,7 +107,8 @@ impl Anchors {
             let anchors = bundle.x509_authorities().iter().filter_map(Anchor::new).collect();
             (trust_domain.clone(), anchors)
         };
-        Self { of: bundles.iter().map(prepare).collect(), seen: Seen::default() }
+        let revocation = bundles.revocation().clone();
+        Self { of: bundles.iter().map(prepare).collect(), revocation, seen: Seen::default() }
     }
 
     /// Returns how many usable anchors `trust_domain` has at `now`.
@@ -155,7 +158,7 @@ pub fn verify(
     let id = &parsed.id;
     let checked = unix_time(now).and_then(|time| {
         let trusted = anchors.valid(id.trust_domain_name(), now)?;
-        check_chain(leaf, intermediates, &trusted, role, time)
+        check_chain(leaf, intermediates, &Trusted { anchors: &trusted, but: &anchors.revocation }, role, time)
     });
     let validity = checked.map_err(|flaw| flaw.claimed_by(id))?;
     let not_before = validity.not_before.max(parsed.not_before);
@@ -192,11 +195,17 @@ impl Validity {
     }
 }
 
+/// Whose signatures count, and what they have taken back.
+struct Trusted<'a> {
+    anchors: &'a [&'a Anchor],
+    but: &'a RevocationLists,
+}
+
 /// Checks a chain and returns while when its intermediates and its anchor are valid.
 fn check_chain(
     leaf: &CertificateDer<'_>,
     intermediates: &[CertificateDer<'_>],
-    trusted: &[&Anchor],
+    trusted: &Trusted<'_>,
     role: Role,
     time: UnixTime,
 ) -> Result<Validity, Flaw> {
@@ -205,7 +214,7 @@ fn check_chain(
     }
     let signers: Vec<_> = intermediates.iter().filter_map(Signer::new).collect();
     let certificates: Vec<_> = signers.iter().map(|signer| signer.der.clone()).collect();
-    let anchors: Vec<_> = trusted.iter().map(|anchor| anchor.borrowed()).collect();
+    let anchors: Vec<_> = trusted.anchors.iter().map(|anchor| anchor.borrowed()).collect();
     let leaf = EndEntityCert::try_from(leaf).map_err(Flaw::from_chain)?;
     let path = leaf
         .verify_for_usage(
@@ -218,10 +227,29 @@ fn check_chain(
             None,
         )
         .map_err(Flaw::from_chain)?;
-    let used = anchors.iter().zip(trusted).find(|(anchor, _)| std::ptr::eq(*anchor, path.anchor()));
+    let used = anchors.iter().zip(trusted.anchors).find(|(anchor, _)| std::ptr::eq(*anchor, path.anchor()));
     let (_, anchor) = used.ok_or(Flaw::UnknownIssuer)?;
+    if is_revoked(&path, anchor, trusted.but) {
+        return Err(Flaw::Revoked);
+    }
     // Intermediates that the path did not need count too: nothing is remembered for longer than all of it is valid.
     Ok(signers.iter().fold(anchor.validity, |validity, signer| validity.and(signer.validity)))
+}
+
+/// Says whether the leaf or an intermediate of the path was taken back by who issued it.
+fn is_revoked(path: &VerifiedPath<'_>, anchor: &Anchor, lists: &RevocationLists) -> bool {
+    if lists.is_empty() {
+        return false;
+    }
+    let leaf: &Cert<'_> = path.end_entity();
+    let certificates: Vec<&Cert<'_>> =
+        std::iter::once(leaf).chain(path.intermediate_certificates()).collect();
+    let mut keys: Vec<Vec<u8>> =
+        path.intermediate_certificates().map(|issuer| issuer.subject_public_key_info().to_vec()).collect();
+    keys.push(anchor.key.clone());
+    certificates.iter().zip(&keys).any(|(certificate, key)| {
+        lists.revoke(Issued { serial: certificate.serial(), issuer: certificate.issuer(), key })
+    })
 }
 
 fn unix_time(now: SystemTime) -> Result<UnixTime, Flaw> {
@@ -250,6 +278,8 @@ fn may_sign(certificate: &X509Certificate<'_>) -> bool {
 
 struct Anchor {
     anchor: TrustAnchor<'static>,
+    /// The public key as DER.
+    key: Vec<u8>,
     validity: Validity,
 }
 
@@ -261,7 +291,8 @@ impl Anchor {
             return None;
         }
         let anchor = webpki::anchor_from_trusted_cert(der).ok()?.to_owned();
-        Some(Self { anchor, validity: Validity::of(&certificate) })
+        let key = certificate.public_key().raw.to_vec();
+        Some(Self { anchor, key, validity: Validity::of(&certificate) })
     }
 
     fn is_valid(&self, now: SystemTime) -> bool {

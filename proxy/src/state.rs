@@ -12,7 +12,7 @@ use std::{
 use arc_swap::ArcSwap;
 use identity::{
     BundleSet, Credentials, SpiffeId, TrustDomain,
-    tls::{self, ClientAuth, ExpectedServer, TlsError},
+    tls::{self, Acceptor, ClientAuth, Connector, ExpectedServer, TlsError},
     verify,
 };
 use policy::WorkloadPolicies;
@@ -46,10 +46,10 @@ impl Effective {
 pub(crate) struct Identity {
     pub(crate) credentials: Arc<Credentials>,
     /// For callers of our workload.
-    pub(crate) server: Arc<rustls::ServerConfig>,
+    pub(crate) server: Acceptor,
     /// For callers that come through a tunnel (HBONE speaks HTTP/2).
-    pub(crate) tunnel_server: Arc<rustls::ServerConfig>,
-    clients: Mutex<HashMap<Callee, Arc<rustls::ClientConfig>>>,
+    pub(crate) tunnel_server: Acceptor,
+    clients: Mutex<HashMap<Callee, Connector>>,
 }
 
 /// Whom a client configuration is for.
@@ -68,8 +68,8 @@ impl std::fmt::Debug for Identity {
 impl Identity {
     /// Builds the TLS configurations, once for each generation of credentials.
     pub(crate) fn new(credentials: Arc<Credentials>) -> Result<Self, TlsError> {
-        let server = tls::server_config(&credentials, ClientAuth::Required, &[])?;
-        let tunnel_server = tls::server_config(&credentials, ClientAuth::Required, &[tls::ALPN_H2])?;
+        let server = Acceptor::new(&credentials, ClientAuth::Required, &[])?;
+        let tunnel_server = Acceptor::new(&credentials, ClientAuth::Required, &[tls::ALPN_H2])?;
         Ok(Self { credentials, server, tunnel_server, clients: Mutex::default() })
     }
 
@@ -78,22 +78,18 @@ impl Identity {
     }
 
     /// Returns the configuration for calls to a service that has to prove one of `expected`. It is made once.
-    pub(crate) fn client(
-        &self,
-        expected: &Arc<[SpiffeId]>,
-        tunnel: bool,
-    ) -> Result<Arc<rustls::ClientConfig>, TlsError> {
+    pub(crate) fn client(&self, expected: &Arc<[SpiffeId]>, tunnel: bool) -> Result<Connector, TlsError> {
         let callee = Callee { expected: Arc::clone(expected), tunnel };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = clients.get(&callee) {
-            return Ok(Arc::clone(known));
+            return Ok(known.clone());
         }
         let alpn = if tunnel { &[tls::ALPN_H2][..] } else { &[] };
-        let config = tls::client_config(&self.credentials, ExpectedServer::AnyOf(expected.to_vec()), alpn)?;
+        let config = Connector::new(&self.credentials, ExpectedServer::AnyOf(expected.to_vec()), alpn)?;
         if clients.len() >= MAX_CLIENTS {
             clients.clear();
         }
-        clients.insert(callee, Arc::clone(&config));
+        clients.insert(callee, config.clone());
         Ok(config)
     }
 }
@@ -221,12 +217,14 @@ fn protecting(candidate: &Candidate, identity: &Identity) -> WorkloadPolicies {
     candidate.set.protecting(&candidate.selectors.workload(identity.id()))
 }
 
-/// Returns the trust domains whose members have to be looked at again.
+/// Returns the trust domains whose members have to be looked at again. A revocation list names no trust domain.
 pub(crate) fn changed_bundles(before: &BundleSet, after: &BundleSet) -> BTreeSet<TrustDomain> {
+    let relisted = before.revocation() != after.revocation();
     let changed = |(trust_domain, bundle): (&TrustDomain, &Arc<identity::TrustBundle>)| {
-        let same = after
-            .get(trust_domain)
-            .is_some_and(|other| other.x509_authorities() == bundle.x509_authorities());
+        let same = !relisted
+            && after
+                .get(trust_domain)
+                .is_some_and(|other| other.x509_authorities() == bundle.x509_authorities());
         (!same).then(|| trust_domain.clone())
     };
     before.iter().filter_map(changed).collect()
@@ -278,8 +276,8 @@ mod tests {
             identity.client(&service(name), false).unwrap();
         }
 
-        assert!(Arc::ptr_eq(&first.unwrap(), &again.unwrap()));
-        assert_eq!(tunnel.alpn_protocols, [tls::ALPN_H2]);
+        assert_eq!(first.unwrap(), again.unwrap());
+        assert_eq!(tunnel.alpn(), [tls::ALPN_H2]);
         assert!(identity.clients.lock().unwrap().len() <= MAX_CLIENTS);
     }
 }

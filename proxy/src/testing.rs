@@ -14,8 +14,9 @@ use identity::{
 };
 use policy::strict::Source;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SanType,
+    SerialNumber,
 };
 use rustls_pki_types::CertificateDer;
 use serde_json::Value;
@@ -72,6 +73,26 @@ impl Authority {
         change(&mut params);
         let der = params.signed_by(&key.rcgen().unwrap(), &self.issuer).unwrap().der().clone();
         X509Svid::from_chain(vec![der], key, None).unwrap()
+    }
+
+    /// Takes a certificate back: a revocation list in DER.
+    pub(crate) fn revoke(&self, taken: &CertificateDer<'_>) -> Vec<u8> {
+        let now = time::OffsetDateTime::now_utc();
+        let certificate = x509_parser::parse_x509_certificate(taken).unwrap().1;
+        let list = CertificateRevocationListParams {
+            this_update: now,
+            next_update: now + time::Duration::hours(1),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: vec![RevokedCertParams {
+                serial_number: SerialNumber::from_slice(certificate.raw_serial()),
+                revocation_time: now,
+                reason_code: None,
+                invalidity_date: None,
+            }],
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().der().to_vec()
     }
 
     pub(crate) fn bundle(&self, trust_domain: &str) -> TrustBundle {

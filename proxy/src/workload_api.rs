@@ -10,8 +10,8 @@ mod tests;
 use std::{fmt, net::SocketAddr, path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use identity::{
-    BundleError, BundleSet, KeyError, ParseIdError, PrivateKey, SpiffeId, SvidError, TrustBundle,
-    TrustDomain, X509Svid,
+    BundleError, BundleSet, KeyError, ParseIdError, PrivateKey, RevocationError, RevocationLists, SpiffeId,
+    SvidError, TrustBundle, TrustDomain, X509Svid,
 };
 use proto::workload::{
     X509svid, X509svidRequest, X509svidResponse, spiffe_workload_api_client::SpiffeWorkloadApiClient,
@@ -240,6 +240,9 @@ pub enum WorkloadApiError {
     /// A bundle cannot be read.
     #[error("the workload API sent a bundle that cannot be used")]
     Bundle(#[from] BundleError),
+    /// A revocation list cannot be read.
+    #[error("the workload API sent a revocation list that cannot be used")]
+    Revocation(#[from] RevocationError),
 }
 
 impl WorkloadApiError {
@@ -261,6 +264,7 @@ fn update(response: X509svidResponse) -> Result<X509Update, WorkloadApiError> {
     if response.svids.is_empty() {
         return Err(WorkloadApiError::Empty);
     }
+    let revocation = RevocationLists::from_der(&response.crl)?;
     let mut bundles = BundleSet::new();
     for (id, der) in &response.federated_bundles {
         let trust_domain =
@@ -277,7 +281,7 @@ fn update(response: X509svidResponse) -> Result<X509Update, WorkloadApiError> {
             svids.push(Arc::new(svid));
         }
     }
-    Ok(X509Update { svids, bundles })
+    Ok(X509Update { svids, bundles: bundles.without(revocation) })
 }
 
 fn svid(message: &X509svid) -> Result<X509Svid, WorkloadApiError> {

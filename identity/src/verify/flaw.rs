@@ -159,6 +159,9 @@ pub enum Flaw {
     /// The server proved an identity that is not among the expected ones.
     #[error("server is not among the expected identities")]
     UnexpectedServer,
+    /// A revocation list takes a certificate of the chain back.
+    #[error("a certificate of the chain is revoked")]
+    Revoked,
 }
 
 impl Flaw {
@@ -193,6 +196,7 @@ impl Flaw {
             Self::Chain { .. } => "invalid_chain",
             Self::ClockBeforeEpoch => "clock_before_epoch",
             Self::UnexpectedServer => "unexpected_server",
+            Self::Revoked => "revoked",
         }
     }
 

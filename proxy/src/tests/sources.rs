@@ -189,6 +189,29 @@ async fn a_withdrawn_identity_ends_everything_and_its_return_restores_it() {
 }
 
 #[tokio::test]
+async fn a_serial_number_on_a_revocation_list_ends_its_connections_and_lets_it_in_no_more() {
+    let stage = Stage::new(|authority| answer(authority, &[WEB]), "").await;
+    stage.sidecar.wait_ready(200).await;
+    let stolen = stage.authority.credentials(SHOP);
+    let mut thief = call(&stolen, stage.sidecar.inbound()).await;
+    thief.write_all(b"ping").await.unwrap();
+    thief.read_exact(&mut [0; 4]).await.unwrap();
+    let mut owner = stage.ping().await;
+
+    let mut update = answer(&stage.authority, &[WEB]).unwrap();
+    update.crl = vec![stage.authority.revoke(&stolen.svid().chain()[0])];
+    stage.say.send(Ok(update)).unwrap();
+
+    assert!(read_all(&mut thief).await.is_err());
+    stage.site.denial("trust_withdrawn").await;
+    owner.write_all(b"ping").await.unwrap();
+    owner.read_exact(&mut [0; 4]).await.unwrap();
+    let mut again = call(&stolen, stage.sidecar.inbound()).await;
+    assert!(read_all(&mut again).await.is_err());
+    assert_eq!(stage.site.denial("handshake_failed").await["unmapped"]["vouchsafe"]["code"], "revoked");
+}
+
+#[tokio::test]
 async fn an_agent_that_is_away_takes_no_identity_with_it() {
     let stage = Stage::new(|authority| answer(authority, &[WEB]), "").await;
     stage.sidecar.wait_ready(200).await;
