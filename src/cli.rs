@@ -16,6 +16,7 @@ pub(crate) mod moment;
 pub(crate) mod policy;
 pub(crate) mod policy_status;
 pub(crate) mod proxy;
+pub(crate) mod service;
 pub(crate) mod svid;
 pub(crate) mod why;
 

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::sync::atomic::AtomicU64;
 use std::time::SystemTime;
 
+use identity::manifest::Kind;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -36,6 +37,15 @@ pub(crate) enum CaLink {
     },
 }
 
+/// The figures of sets of one kind.
+#[derive(Clone, Default)]
+pub(crate) struct OfSets {
+    /// The number of the set that is handed out.
+    pub number: Gauge<i64, std::sync::atomic::AtomicI64>,
+    /// Sets of the CA that were refused.
+    pub refused: Counter,
+}
+
 /// The figures of the agent. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Figures {
@@ -55,10 +65,10 @@ pub(crate) struct Figures {
     pub issued: Counter,
     /// SVIDs that the CA refused.
     pub issue_refused: Counter,
-    /// The number of the policy set that is handed out.
-    pub policy_number: Gauge<i64, std::sync::atomic::AtomicI64>,
-    /// Policy sets of the CA that were refused.
-    pub policies_refused: Counter,
+    /// Of sets of policies.
+    pub policies: OfSets,
+    /// Of sets of services.
+    pub services: OfSets,
     /// Lost or refused connections to the CA.
     pub ca_failures: Counter,
     /// Attestations of processes by their result.
@@ -128,8 +138,8 @@ impl Figures {
             last_contact: Gauge::default(),
             issued: Counter::default(),
             issue_refused: Counter::default(),
-            policy_number: Gauge::default(),
-            policies_refused: Counter::default(),
+            policies: OfSets::default(),
+            services: OfSets::default(),
             ca_failures: Counter::default(),
             attestations: Family::default(),
         };
@@ -150,19 +160,23 @@ impl Figures {
         );
         registry.register("svids_issued", "SVIDs issued for entries", figures.issued.clone());
         registry.register("svids_refused", "SVIDs that the CA refused", figures.issue_refused.clone());
-        registry.register(
-            "policy_set_number",
-            "Number of the policy set handed out",
-            figures.policy_number.clone(),
-        );
-        registry.register(
-            "policy_sets_refused",
-            "Policy sets of the CA that were refused",
-            figures.policies_refused.clone(),
-        );
+        let OfSets { number, refused } = figures.policies.clone();
+        registry.register("policy_set_number", "Number of the policy set handed out", number);
+        registry.register("policy_sets_refused", "Policy sets of the CA that were refused", refused);
+        let OfSets { number, refused } = figures.services.clone();
+        registry.register("service_set_number", "Number of the service set handed out", number);
+        registry.register("service_sets_refused", "Service sets of the CA that were refused", refused);
         registry.register("ca_failures", "Lost or refused CA connections", figures.ca_failures.clone());
         registry.register("attestations", "Attestations of processes", figures.attestations.clone());
         figures
+    }
+
+    /// The figures of sets of `kind`.
+    pub(crate) fn of_sets(&self, kind: Kind) -> &OfSets {
+        match kind {
+            Kind::Policies => &self.policies,
+            Kind::Services => &self.services,
+        }
     }
 
     /// Notes that the CA was heard.

@@ -27,6 +27,7 @@ mod policy_delivery;
 mod prepare;
 mod run;
 mod server;
+mod services;
 mod socket;
 mod store;
 mod sync;

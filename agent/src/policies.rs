@@ -1,12 +1,13 @@
-//! Central policies at the agent: taken from the CA only as a whole, signed and not older than before, and kept on disk.
+//! Central sets, of policies and of services, at the agent: taken from the CA only as a whole, signed and not older than before, and kept on disk.
 //!
 //! What is held stays until something better is proved: a CA that cannot be reached, or offers what does not verify,
-//! changes nothing. Not to know whether there are policies is something else than to know that there are none.
+//! changes nothing. Not to know whether there are policies is something else than to know that there are none. Services
+//! come by the same ways in sets of their own kind; what differs is who may have a file.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use identity::manifest::{Manifest, Seen, SignedManifest};
+use identity::manifest::{Kind, Manifest, Seen, SignedManifest};
 use policy::Selection;
 use policy::strict::Source;
 
@@ -72,14 +73,24 @@ pub(crate) struct HeldFile {
     pub(crate) sha256: String,
     /// Name and text.
     pub(crate) source: Source,
-    /// To which workloads it may matter.
+    /// Which workloads get it.
     pub(crate) selection: Selection,
 }
 
 impl HeldFile {
-    /// Looks into a file, once.
+    /// Looks into a file of policies, once.
+    #[cfg(test)]
     pub(crate) fn new(sha256: &str, source: Source) -> Self {
-        Self { sha256: sha256.to_owned(), selection: Selection::of(&source), source }
+        Self::of(Kind::Policies, sha256, source)
+    }
+
+    /// Looks into a file, once.
+    pub(crate) fn of(kind: Kind, sha256: &str, source: Source) -> Self {
+        let selection = match kind {
+            Kind::Policies => Selection::of(&source),
+            Kind::Services => policy::service::audience(&source),
+        };
+        Self { sha256: sha256.to_owned(), selection, source }
     }
 
     /// The same content under `name`.
@@ -87,7 +98,8 @@ impl HeldFile {
         if self.source.name == name {
             return self.clone();
         }
-        Arc::new(Self::new(&self.sha256, Source { name: name.to_owned(), text: self.source.text.clone() }))
+        let source = Source { name: name.to_owned(), text: self.source.text.clone() };
+        Arc::new(Self { sha256: self.sha256.clone(), selection: self.selection.clone(), source })
     }
 }
 

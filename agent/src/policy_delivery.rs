@@ -1,4 +1,5 @@
-//! `vouchsafe.v1.PolicyDelivery`: hands each sidecar the policies that protect it, and hears what became of them.
+//! `vouchsafe.v1.PolicyDelivery` and `ServiceDelivery`: hands each sidecar the policies that protect it and the services that
+//! it may see, and hears what became of them.
 //!
 //! The caller is attested like one of the Workload API: when it asks, and again before every delivery.
 
@@ -9,9 +10,12 @@ use std::time::SystemTime;
 
 use futures_util::stream::{self, Stream};
 use identity::crypto::hex;
+use identity::manifest::Kind;
 use proto::vouchsafe::v1::policy_delivery_server::{PolicyDelivery, PolicyDeliveryServer};
+use proto::vouchsafe::v1::service_delivery_server::{ServiceDelivery, ServiceDeliveryServer};
 use proto::vouchsafe::v1::{Delivery, DeliveryReport, DeliveryReportResponse, WatchDeliveryRequest};
 use tokio::sync::watch;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status};
 
 use crate::attested::{Attested, Open, caller, check_phase, no_identity};
@@ -31,7 +35,7 @@ use handout::Handout;
 /// The largest request, in bytes: the hashes of as many files as a set can have.
 const MAX_REQUEST_BYTES: usize = 1024 * 1024;
 
-/// Serves policies to sidecars.
+/// Serves sets of one kind to sidecars.
 pub(crate) struct Deliverer {
     state: watch::Receiver<Arc<State>>,
     known: watch::Receiver<Arc<Known>>,
@@ -53,23 +57,22 @@ impl Deliverer {
         Self { state, known: follower.known(), follower, attestor, figures, streams }
     }
 
-    /// Returns the gRPC service with its limits.
+    /// Adds the gRPC service of its kind, with its limits.
+    pub(crate) fn serve(self, routes: Routes) -> Routes {
+        match self.follower.kind() {
+            Kind::Policies => routes.add_service(self.into_service()),
+            Kind::Services => routes
+                .add_service(ServiceDeliveryServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)),
+        }
+    }
+
+    /// Returns the gRPC service of policies with its limits.
     pub(crate) fn into_service(self) -> PolicyDeliveryServer<Self> {
         PolicyDeliveryServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
-}
 
-/// The messages of a stream.
-type Deliveries = Pin<Box<dyn Stream<Item = Result<Delivery, Status>> + Send>>;
 
-#[tonic::async_trait]
-impl PolicyDelivery for Deliverer {
-    type WatchStream = Deliveries;
-
-    async fn watch(
-        &self,
-        request: Request<WatchDeliveryRequest>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
+    async fn open(&self, request: Request<WatchDeliveryRequest>) -> Result<Response<Deliveries>, Status> {
         let caller = caller(&request)?;
         let held = request.into_inner().held;
         if held.len() > identity::manifest::MAX_FILES || held.iter().any(|hash| hash.len() != 32) {
@@ -96,7 +99,7 @@ impl PolicyDelivery for Deliverer {
         Ok(Response::new(Box::pin(steps)))
     }
 
-    async fn report(
+    async fn hear(
         &self,
         request: Request<DeliveryReport>,
     ) -> Result<Response<DeliveryReportResponse>, Status> {
@@ -114,8 +117,49 @@ impl PolicyDelivery for Deliverer {
         if self.follower.sidecars().tell(attested.pid(), id, report, unix_seconds(now)) {
             Ok(Response::new(DeliveryReportResponse {}))
         } else {
-            Err(Status::failed_precondition("only a process with an open stream of policies may report"))
+            Err(Status::failed_precondition("only a process with an open stream of such sets may report"))
         }
+    }
+}
+
+/// The messages of a stream.
+type Deliveries = Pin<Box<dyn Stream<Item = Result<Delivery, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl PolicyDelivery for Deliverer {
+    type WatchStream = Deliveries;
+
+    async fn watch(
+        &self,
+        request: Request<WatchDeliveryRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        self.open(request).await
+    }
+
+    async fn report(
+        &self,
+        request: Request<DeliveryReport>,
+    ) -> Result<Response<DeliveryReportResponse>, Status> {
+        self.hear(request).await
+    }
+}
+
+#[tonic::async_trait]
+impl ServiceDelivery for Deliverer {
+    type WatchStream = Deliveries;
+
+    async fn watch(
+        &self,
+        request: Request<WatchDeliveryRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
+        self.open(request).await
+    }
+
+    async fn report(
+        &self,
+        request: Request<DeliveryReport>,
+    ) -> Result<Response<DeliveryReportResponse>, Status> {
+        self.hear(request).await
     }
 }
 

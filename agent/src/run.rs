@@ -17,10 +17,10 @@ use crate::config::{Config, Metrics};
 use crate::health::Health;
 use crate::limits::{Gate, MAX_CONNECTIONS, MAX_CONNECTIONS_PER_UID};
 use crate::monitor::{self, Monitor};
-use crate::policies::Follower;
 use crate::policy_delivery::Deliverer;
 use crate::prepare::{self, DataDir, DataDirError};
 use crate::server;
+use crate::services::Followers;
 use crate::socket::{BoundSocket, Reach, SocketError};
 use crate::state::{Phase, State};
 use crate::store::{SealKeyError, Store};
@@ -65,7 +65,7 @@ pub async fn run(
     let mut registry = Registry::default();
     let health = Health::new(&mut registry);
     let domain = config.trust_domain.clone();
-    let policies = Arc::new(Follower::open(domain, store.clone(), watched.clone(), health.figures.clone()));
+    let sets = Arc::new(Followers::open(&domain, &store, &watched, &health.figures));
 
     let mut tasks = JoinSet::new();
     let metrics = listeners.metrics_address();
@@ -73,11 +73,11 @@ pub async fn run(
         &mut tasks,
         &config,
         watched.clone(),
-        (Monitor { health: health.clone(), registry, state: watched.clone() }, policies.clone()),
+        (Monitor { health: health.clone(), registry, state: watched.clone() }, sets.clone()),
         &stop,
     );
     tasks.spawn(finish(persist(store.clone(), watched.clone(), stop.clone())));
-    let synchroniser = Synchroniser::new(config.clone(), store.clone(), state, policies, health);
+    let synchroniser = Synchroniser::new(config.clone(), store.clone(), state, sets, health);
     let synchronising = stop.clone();
     tasks.spawn(async move { Ok(synchroniser.run(synchronising).await?) });
 
@@ -169,17 +169,18 @@ impl Listeners {
         tasks: &mut JoinSet<Result<(), RunError>>,
         config: &Config,
         state: watch::Receiver<Arc<State>>,
-        (monitor, policies): (Monitor, Arc<Follower>),
+        (monitor, sets): (Monitor, Arc<Followers>),
         stop: &CancellationToken,
     ) {
         let attestor = Attestor::new(config.attestor);
         let whoami = |scope| WhoAmI::new(state.clone(), attestor.clone(), scope).into_service();
         let workload_api = WorkloadApi::new(state.clone(), attestor.clone(), monitor.health.figures.clone());
-        let deliverer =
-            Deliverer::new(state.clone(), policies, attestor.clone(), monitor.health.figures.clone());
-        let routes = tonic::service::Routes::new(workload_api.into_service())
-            .add_service(whoami(Scope::Caller))
-            .add_service(deliverer.into_service());
+        let routes =
+            tonic::service::Routes::new(workload_api.into_service()).add_service(whoami(Scope::Caller));
+        let routes = sets.all().into_iter().fold(routes, |routes, follower| {
+            let figures = monitor.health.figures.clone();
+            Deliverer::new(state.clone(), follower, attestor.clone(), figures).serve(routes)
+        });
         tasks.spawn(serve(self.socket, routes, stop.clone()));
         tasks.spawn(serve(
             self.admin_socket,

@@ -11,6 +11,7 @@ use identity::TrustDomain;
 use identity::crypto::CryptoError;
 use identity::crypto::seal::SealKey;
 use identity::durable::{self, DurableError};
+use identity::manifest::Kind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use zeroize::Zeroizing;
@@ -75,19 +76,19 @@ impl Store {
         self.save(CACHE, record)
     }
 
-    /// Reads the policies that were handed out last, and the newest number seen.
-    pub(crate) fn load_policies(&self) -> Found<PoliciesRecord> {
-        self.load(POLICIES)
+    /// Reads the set that was handed out last, and the newest number seen.
+    pub(crate) fn load_set(&self, kind: Kind) -> Found<PoliciesRecord> {
+        self.load(name_of(kind))
     }
 
-    /// Writes the policies that are handed out, and the newest number seen.
-    pub(crate) fn save_policies(&self, record: &PoliciesRecord) -> Result<(), StoreError> {
-        self.save(POLICIES, record)
+    /// Writes the set that is handed out, and the newest number seen.
+    pub(crate) fn save_set(&self, kind: Kind, record: &PoliciesRecord) -> Result<(), StoreError> {
+        self.save(name_of(kind), record)
     }
 
     /// Removes everything that gives an identity or was for its holder only: the CA banned this node.
     pub(crate) fn wipe(&self) -> io::Result<()> {
-        for kind in [NODE, CACHE, POLICIES] {
+        for kind in [NODE, CACHE, POLICIES, SERVICES] {
             match fs::remove_file(self.path(kind)) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 Ok(()) | Err(_) => {}
@@ -132,6 +133,13 @@ impl Store {
     }
 }
 
+const fn name_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Policies => POLICIES,
+        Kind::Services => SERVICES,
+    }
+}
+
 fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
     let failed = |source| StoreError::Read { path: path.to_owned(), source };
     match fs::metadata(path) {
@@ -147,6 +155,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, StoreError> {
 const NODE: &str = "node";
 const CACHE: &str = "cache";
 const POLICIES: &str = "policies";
+const SERVICES: &str = "services";
 const FILE_MODE: u32 = 0o600;
 
 /// Why a sealed file cannot be read or written.
@@ -184,7 +193,7 @@ pub enum StoreError {
     #[error("the sealed state cannot be used")]
     Record(#[from] RecordError),
     /// The policies are not what they have to be.
-    #[error("the sealed policies cannot be used")]
+    #[error("the sealed set cannot be used")]
     Policies(#[from] PoliciesError),
     /// The record cannot be written down.
     #[error("cannot write down the state")]

@@ -16,7 +16,7 @@ use crate::admission::{Admission, AdmissionError, AdmitError};
 use crate::config::{Bootstrap, CaAddress, Config, SecretSource};
 use crate::health::{CaLink, Health, chain};
 use crate::node::Node;
-use crate::policies::Follower;
+use crate::services::Followers;
 use crate::renewal::Refusals;
 use crate::state::{Phase, State};
 use crate::store::{Found, Store, StoreError};
@@ -42,7 +42,7 @@ pub(crate) struct Synchroniser {
     config: Config,
     store: Arc<Store>,
     state: watch::Sender<Arc<State>>,
-    policies: Arc<Follower>,
+    sets: Arc<Followers>,
     health: Health,
     refusals: Refusals,
     admission: Option<Arc<Admission>>,
@@ -57,14 +57,14 @@ impl Synchroniser {
         config: Config,
         store: Arc<Store>,
         state: watch::Sender<Arc<State>>,
-        policies: Arc<Follower>,
+        sets: Arc<Followers>,
         health: Health,
     ) -> Self {
         Self {
             config,
             store,
             state,
-            policies,
+            sets,
             health,
             refusals: Refusals::default(),
             admission: None,
@@ -159,7 +159,7 @@ impl Synchroniser {
         admitted.bundle = Some(Arc::new(received.bundle));
         self.keep(&admitted).await?;
         self.begin_anew(&admitted);
-        self.policies.begin_anew().await;
+        self.sets.begin_anew().await;
         *node = Some(admitted);
         Ok(())
     }
@@ -249,7 +249,7 @@ impl Synchroniser {
     fn end_banned(&mut self) -> SyncError {
         let empty = State::empty(self.config.trust_domain.clone());
         self.publish(State { phase: Phase::Stopping, ..empty });
-        self.policies.forget();
+        self.sets.forget();
         if let Err(error) = self.store.wipe() {
             tracing::error!(%error, "cannot remove the stored identities of a banned node");
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use identity::tls::{self, ExpectedServer, TlsError};
+use identity::manifest::Kind;
 use identity::{Anchors, Credentials, PrivateKey, TrustDomain, X509Svid};
 use proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use proto::spire::api::server::agent::v1::{
@@ -18,6 +19,7 @@ use proto::spire::api::server::svid::v1::{
 use proto::spire::api::types;
 use proto::vouchsafe::v1::policy_client::PolicyClient;
 use proto::vouchsafe::v1::registry_client::RegistryClient;
+use proto::vouchsafe::v1::services_client::ServicesClient;
 use proto::vouchsafe::v1::{
     AuthorizedEntries, PolicyUpdate, ReportStatusRequest, WatchAuthorizedEntriesRequest, WatchPoliciesRequest,
 };
@@ -41,7 +43,7 @@ pub(crate) const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// The largest message taken from the CA. 64 MiB hold about 270,000 entries.
 pub(crate) const MAX_MESSAGE_BYTES: usize = 64 * 1024 * 1024;
 
-/// The largest message with policies: a manifest, which is longer than any file.
+/// The largest message of a set: a manifest, which is longer than any file.
 pub(crate) const MAX_POLICY_MESSAGE_BYTES: usize = identity::manifest::MAX_MANIFEST_BYTES + 64 * 1024;
 
 /// The path of the CA's own SPIFFE ID, which is SPIRE's.
@@ -137,19 +139,32 @@ impl Upstream {
         call(client.watch_authorized_entries(WatchAuthorizedEntriesRequest {})).await
     }
 
-    /// Opens the stream on which our CA pushes policies, without the files whose SHA-256 are `held`.
-    pub(crate) async fn watch_policies(
+    /// Opens the stream on which our CA pushes sets of `kind`, without the files whose SHA-256 are `held`.
+    pub(crate) async fn watch_sets(
         &self,
+        kind: Kind,
         held: Vec<Vec<u8>>,
     ) -> Result<Streaming<PolicyUpdate>, CallError> {
-        let mut client =
-            PolicyClient::new(self.channel.clone()).max_decoding_message_size(MAX_POLICY_MESSAGE_BYTES);
-        call(client.watch_policies(WatchPoliciesRequest { held })).await
+        let (request, channel) = (WatchPoliciesRequest { held }, self.channel.clone());
+        match kind {
+            Kind::Policies => {
+                let client = PolicyClient::new(channel);
+                call(client.max_decoding_message_size(MAX_POLICY_MESSAGE_BYTES).watch_policies(request)).await
+            }
+            Kind::Services => {
+                let client = ServicesClient::new(channel);
+                call(client.max_decoding_message_size(MAX_POLICY_MESSAGE_BYTES).watch_services(request)).await
+            }
+        }
     }
 
-    /// Tells our CA which policies run here.
-    pub(crate) async fn report_policies(&self, report: ReportStatusRequest) -> Result<(), CallError> {
-        call(PolicyClient::new(self.channel.clone()).report_status(report)).await.map(drop)
+    /// Tells our CA which sets of `kind` run here.
+    pub(crate) async fn report_sets(&self, kind: Kind, report: ReportStatusRequest) -> Result<(), CallError> {
+        let channel = self.channel.clone();
+        match kind {
+            Kind::Policies => call(PolicyClient::new(channel).report_status(report)).await.map(drop),
+            Kind::Services => call(ServicesClient::new(channel).report_services(report)).await.map(drop),
+        }
     }
 
     /// Asks for SVIDs, given by the ids of their entries and certificate requests. The answers have the same order.

@@ -103,6 +103,11 @@ const TABLE: &[(&str, &[Class])] = &[
     ("/vouchsafe.v1.Policy/ReportStatus", AGENTS),
     ("/vouchsafe.v1.Policy/WatchPolicies", AGENTS),
     ("/vouchsafe.v1.Registry/WatchAuthorizedEntries", AGENTS),
+    ("/vouchsafe.v1.Services/ApplyServices", OPERATORS),
+    ("/vouchsafe.v1.Services/ListServiceStatus", OPERATORS),
+    ("/vouchsafe.v1.Services/ListServices", OPERATORS),
+    ("/vouchsafe.v1.Services/ReportServices", AGENTS),
+    ("/vouchsafe.v1.Services/WatchServices", AGENTS),
 ];
 
 const ANY: &[Class] = &[Class::Any];

@@ -25,8 +25,10 @@ use crate::{
 
 mod entries;
 mod policies;
+mod services;
 
 pub use entries::{Applied, Change, Listing, Outcome};
+pub use services::{AppliedServices, Services};
 
 /// A connection to a CA's admin socket.
 #[derive(Clone)]

@@ -16,6 +16,8 @@ pub enum Part {
     EntriesDirectory,
     /// The files of the policy directory are not handed out.
     Policies,
+    /// The catalogue of services is not handed out.
+    Services,
 }
 
 impl Part {
@@ -26,6 +28,7 @@ impl Part {
             Self::Database => "database",
             Self::EntriesDirectory => "entries_dir",
             Self::Policies => "policies",
+            Self::Services => "services",
         }
     }
 }

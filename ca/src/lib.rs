@@ -6,6 +6,7 @@
 use std::time::SystemTime;
 
 pub mod authority;
+pub mod catalogue;
 pub mod client;
 pub mod config;
 pub mod entries;

@@ -94,16 +94,19 @@ impl Metrics {
             "Number of the trust bundle",
             usize::try_from(sequence).unwrap_or(0),
         );
-        let policies = match &*core.policies.borrow() {
+        let number = |published: &Published| match published {
             Published::None | Published::Pending => 0,
             Published::Set(held) => usize::try_from(held.set.seen.number).unwrap_or(usize::MAX),
         };
+        let policies = number(&core.policies.published.borrow());
+        let services = number(&core.services.published.borrow());
         gauge(&mut registry, "policy_set_number", "Number of the policy set handed out", policies);
+        gauge(&mut registry, "service_set_number", "Number of the service set handed out", services);
         gauge(
             &mut registry,
             "agents_watching_policies",
             "Agents with an open stream of policies",
-            core.board.connected(),
+            core.policies.board.connected(),
         );
         let expires = crate::model::unix_seconds(signing.active.not_after());
         let expires = usize::try_from(expires).unwrap_or(0);

@@ -1,4 +1,5 @@
-//! Central policies: the directory's files as one set, numbered, signed and handed to agents; and who runs what.
+//! Central policies: the directory's files as one set, numbered, signed and handed to agents; and who runs what. Services
+//! travel in sets of the same make (see `catalogue`).
 //!
 //! A set is good as a whole or not at all, and a bad one never takes the place of a good one. Its number grows with every
 //! change of its content and survives a restart, for receivers refuse what is older than what they had.
@@ -7,17 +8,19 @@ use std::sync::Arc;
 
 use identity::{
     TrustDomain,
-    manifest::{Manifest, ManifestFile, ManifestFlaw, Seen, SignError, SignedManifest},
+    manifest::{Kind, Manifest, ManifestFile, ManifestFlaw, Seen, SignError, SignedManifest},
 };
 use policy::strict::Source;
 
 use crate::store::PolicySetRecord;
 
 pub(crate) mod directory;
+mod press;
 mod publish;
 mod signer;
 pub mod status;
 
+pub(crate) use press::Press;
 pub(crate) use publish::Publisher;
 pub use signer::SignerError;
 pub(crate) use signer::{KEY_NAME, Signer};
@@ -64,11 +67,12 @@ impl Numbered {
 
     fn manifest(
         &self,
+        kind: Kind,
         trust_domain: &TrustDomain,
         now: std::time::SystemTime,
     ) -> Result<Manifest, ManifestFlaw> {
         let files = self.files.iter().map(|(file, _)| file.clone()).collect();
-        Manifest::new(trust_domain.clone(), self.seen.clone(), files, now)
+        Manifest::of(kind, trust_domain.clone(), self.seen.clone(), files, now)
     }
 }
 
@@ -76,7 +80,7 @@ impl Numbered {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SignSetError {
     /// The set is larger than a manifest can say.
-    #[error("the policies cannot be handed out")]
+    #[error("the set cannot be handed out")]
     Manifest(#[from] ManifestFlaw),
     /// The signer has no certificate.
     #[error(transparent)]
@@ -85,6 +89,6 @@ pub(crate) enum SignSetError {
     #[error(transparent)]
     Sign(#[from] SignError),
     /// The manifest is too long for what receivers read.
-    #[error("the names of the policy files are too long together: give them shorter ones, or fewer files")]
+    #[error("the names of the files are too long together: give them shorter ones, or fewer files")]
     TooLong,
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use identity::SpiffeId;
+use identity::{SpiffeId, manifest::Kind};
 use policy::strict::Problems;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -23,6 +23,7 @@ use crate::{
         keys::{KeyFileError, KeyStore, SealKeyError, Sealing},
         rotation::{Rotation, RotationError, Settings, Signing},
     },
+    catalogue::{Catalogue, CatalogueError},
     entries::directory,
     health::{Health, Part},
     lock::{DataDir, LockError},
@@ -30,7 +31,7 @@ use crate::{
     policies::{self, Published, Publisher, Signer, SignerError},
     registry::SharedRegistry,
     serve::{self, admin::AdminSocketError},
-    services::{Core, MAX_BATCHES_PER_AGENT},
+    services::{Core, MAX_BATCHES_PER_AGENT, Sets},
     shares::Shares,
     store::{Loaded, OpenError, Store, Writer},
 };
@@ -67,6 +68,9 @@ pub enum RunError {
     /// The policy signer.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// The catalogue of services.
+    #[error(transparent)]
+    Catalogue(#[from] CatalogueError),
     /// The CA's own identity.
     #[error("the trust domain is too long for the CA's own SPIFFE ID")]
     ServerId(#[from] identity::ParseIdError),
@@ -120,6 +124,8 @@ struct State {
     rotation: Rotation,
     signing: watch::Receiver<Arc<Signing>>,
     policies: Policies,
+    catalogue: Catalogue,
+    services: watch::Receiver<Published>,
 }
 
 /// Who publishes policies, and where they are read.
@@ -137,14 +143,13 @@ async fn open(config: &Config) -> Result<(State, Writer), RunError> {
     let server_id = crate::model::server_id(&config.trust_domain)?;
     let sealing = Sealing::find(credentials_directory().as_deref(), config.seal_key_file.as_deref())?;
     let keys = KeyStore::open(config.data_dir.join("keys"), sealing)?;
-    let signer = match &config.policies {
-        Some(_) => Some(Signer::open(&keys, config.trust_domain.clone(), config.ca_ttl)?),
-        None => None,
-    };
+    let signer = || Signer::open(&keys, config.trust_domain.clone(), config.ca_ttl);
+    let (of_services, of_policies) =
+        (signer()?.of(Kind::Services), config.policies.as_ref().map(|_| signer()).transpose()?);
     let registry = SharedRegistry::default();
     let published = registry.clone();
     let path = config.data_dir.join(DATABASE);
-    let (store, writer, Loaded { changes, authorities, policies }) =
+    let (store, writer, Loaded { changes, authorities, policies, services }) =
         Store::open(&path, &config.trust_domain, move |changes| published.apply(changes))?;
     registry.apply(changes);
     if config.entries_dir.is_none() {
@@ -162,14 +167,15 @@ async fn open(config: &Config) -> Result<(State, Writer), RunError> {
     };
     let (rotation, signing) =
         Rotation::start(store.clone(), keys, settings, authorities, SystemTime::now()).await?;
-    let policies = match signer {
+    let policies = match of_policies {
         Some(signer) => {
             let (publisher, published) = Publisher::start(signer, store.clone(), signing.clone(), policies);
             Policies { publisher: Some(publisher), published }
         }
         None => Policies { publisher: None, published: watch::channel(Published::None).1 },
     };
-    Ok((State { server_id, store, registry, rotation, signing, policies }, writer))
+    let (catalogue, services) = Catalogue::start(of_services, store.clone(), signing.clone(), services)?;
+    Ok((State { server_id, store, registry, rotation, signing, policies, catalogue, services }, writer))
 }
 
 struct Listeners {
@@ -213,8 +219,9 @@ async fn serve_all(
         registry: state.registry,
         store: state.store,
         signing: state.signing,
-        policies: state.policies.published,
-        board: policies::status::Board::default(),
+        policies: Sets { published: state.policies.published, board: policies::status::Board::default() },
+        services: Sets { published: state.services, board: policies::status::Board::default() },
+        catalogue: state.catalogue,
         svid_ttl: config.svid_ttl,
         ca_ttl: config.ca_ttl,
         agent_svid_ttl: config.agent_svid_ttl,
@@ -267,6 +274,11 @@ fn spawn_upkeep(
     let shared = core.clone();
     parts.spawn(async move {
         rotation.run(&shared.health, &shared.stop).await;
+        Ok(())
+    });
+    let shared = core.clone();
+    parts.spawn(async move {
+        shared.catalogue.run(&shared.health, &shared.stop).await;
         Ok(())
     });
     let shared = core.clone();

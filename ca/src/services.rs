@@ -12,7 +12,9 @@ use proto::{
         agent::v1::agent_server::AgentServer, bundle::v1::bundle_server::BundleServer,
         entry::v1::entry_server::EntryServer, svid::v1::svid_server::SvidServer,
     },
-    vouchsafe::v1::{policy_server::PolicyServer, registry_server::RegistryServer},
+    vouchsafe::v1::{
+        policy_server::PolicyServer, registry_server::RegistryServer, services_server::ServicesServer,
+    },
 };
 use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
@@ -21,6 +23,7 @@ use tonic::{Request, Status, service::Routes};
 use crate::{
     access::{Caller, Origin},
     authority::rotation::Signing,
+    catalogue::Catalogue,
     health::Health,
     issue::{IssueError, Issued, RequestedKey, Subject},
     metrics::Metrics,
@@ -33,6 +36,7 @@ use crate::{
 
 mod agent;
 mod bundle;
+mod catalogue;
 mod entry;
 mod gate;
 mod lasting;
@@ -56,9 +60,11 @@ pub(crate) struct Core {
     /// What signs and what is trusted.
     pub(crate) signing: watch::Receiver<Arc<Signing>>,
     /// The policies that agents are handed.
-    pub(crate) policies: watch::Receiver<Published>,
-    /// What they tell of them.
-    pub(crate) board: Board,
+    pub(crate) policies: Sets,
+    /// The services that agents are handed.
+    pub(crate) services: Sets,
+    /// Where services are kept.
+    pub(crate) catalogue: Catalogue,
     /// A workload's lifetime where its entry says nothing.
     pub(crate) svid_ttl: Duration,
     /// A signing authority's lifetime.
@@ -77,6 +83,14 @@ pub(crate) struct Core {
     pub(crate) health: Health,
     /// When to stop.
     pub(crate) stop: CancellationToken,
+}
+
+/// Sets of one kind.
+pub(crate) struct Sets {
+    /// What agents are handed.
+    pub(crate) published: watch::Receiver<Published>,
+    /// What they tell of it.
+    pub(crate) board: Board,
 }
 
 impl Core {
@@ -114,7 +128,8 @@ pub(crate) fn routes(core: &Arc<Core>) -> Routes {
         .add_service(EntryServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(SvidServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
         .add_service(RegistryServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
-        .add_service(PolicyServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES));
+        .add_service(PolicyServer::from_arc(core.clone()).max_decoding_message_size(MAX_MESSAGE_BYTES))
+        .add_service(ServicesServer::from_arc(core.clone()).max_decoding_message_size(MAX_CATALOGUE_BYTES));
     routes.routes()
 }
 
@@ -170,6 +185,8 @@ fn not_served(what: &str) -> Status {
 pub(crate) const MAX_BATCHES_PER_AGENT: usize = 4;
 /// Longest message read: 500 requests for certificates fit four times.
 const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// Longest catalogue that is applied at once. Whoever may not apply one is refused before it is read.
+const MAX_CATALOGUE_BYTES: usize = 32 * 1024 * 1024;
 /// Longest message of the services that also answer those who prove nothing: a token and the longest certificate request
 /// fit twice. It is held in memory until it is whole.
 const MAX_STRANGERS_MESSAGE_BYTES: usize = 32 * 1024;

@@ -23,6 +23,7 @@ mod nodes;
 mod patch;
 mod policies;
 mod schema;
+mod services;
 mod tokens;
 mod writer;
 
@@ -31,6 +32,7 @@ pub use entries::{Created, ReconcileError, Reconciled, WriteError};
 pub use nodes::NodeError;
 pub use patch::EntryPatch;
 pub use policies::PolicySetRecord;
+pub use services::{CatalogueChange, CatalogueRecord, ServiceRecord};
 pub(crate) use tokens::JOIN_TOKEN;
 pub use tokens::{AttestError, Attestation, NewToken, TokenError};
 
@@ -120,6 +122,8 @@ pub struct Loaded {
     pub authorities: Authorities,
     /// The set of policies that was in force last.
     pub policies: Option<PolicySetRecord>,
+    /// The catalogue of services.
+    pub services: CatalogueRecord,
 }
 
 /// The writer thread; it ends when the last [`Store`] is dropped.
@@ -177,6 +181,7 @@ fn load(connection: &Connection) -> Result<Loaded, StoreError> {
         changes: changes.chain(nodes).collect(),
         authorities: authorities::all(connection)?,
         policies: policies::load(connection)?,
+        services: services::load(connection)?,
     })
 }
 

@@ -15,6 +15,7 @@ use crate::{
 };
 
 mod lists;
+pub(crate) mod catalogue;
 pub(crate) mod policies;
 
 pub(crate) use lists::{entry_filter, filter_to_wire, node_filter, page_size};

@@ -1,4 +1,4 @@
-//! Signed manifests of policies: which files make up a set, under a number that only grows.
+//! Signed manifests of policies and of services: which files make up a set, under a number that only grows.
 //!
 //! A manifest has one form in bytes; those bytes are signed, sent and kept. Nothing in them is believed, or even parsed, before
 //! the signature was verified, and only the trust domain's policy signer can sign. What was signed once can be shown again at
@@ -29,6 +29,9 @@ pub const SIGNER_PATH: &str = "/vouchsafe/policy-signer";
 /// The audience of the policies that sidecars enforce.
 pub const SIDECARS: &str = "sidecars";
 
+/// The audience of the services that sidecars call.
+pub const SERVICES: &str = "sidecars/services";
+
 /// The longest manifest in bytes.
 pub const MAX_MANIFEST_BYTES: usize = 8 * 1024 * 1024;
 
@@ -52,7 +55,34 @@ pub fn signer_id(trust_domain: &TrustDomain) -> Result<SpiffeId, ParseIdError> {
     SpiffeId::new(trust_domain, SIGNER_PATH)
 }
 
-/// What a set of policies consists of. A value obeys every rule for manifests.
+/// What the files of a set are. A manifest of one kind is never taken for one of the other: its first word differs, and so
+/// does its audience.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Policies, which sidecars enforce.
+    Policies,
+    /// Services, which sidecars call.
+    Services,
+}
+
+impl Kind {
+    /// For whom the sets of this kind are.
+    pub const fn audience(self) -> &'static str {
+        match self {
+            Self::Policies => SIDECARS,
+            Self::Services => SERVICES,
+        }
+    }
+
+    const fn version(self) -> Version {
+        match self {
+            Self::Policies => Version::One,
+            Self::Services => Version::Services,
+        }
+    }
+}
+
+/// What a set of policies or services consists of. A value obeys every rule for manifests.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest {
@@ -105,8 +135,20 @@ pub enum Freshness {
 }
 
 impl Manifest {
-    /// Describes a set for the sidecars of `trust_domain`. `generation` is its content hash, in lower-case hexadecimal.
+    /// Describes a set of policies for the sidecars of `trust_domain`. `generation` is its content hash, in lower-case
+    /// hexadecimal.
     pub fn new(
+        trust_domain: TrustDomain,
+        seen: Seen,
+        files: Vec<ManifestFile>,
+        now: SystemTime,
+    ) -> Result<Self, ManifestFlaw> {
+        Self::of(Kind::Policies, trust_domain, seen, files, now)
+    }
+
+    /// Describes a set of any kind.
+    pub fn of(
+        kind: Kind,
         trust_domain: TrustDomain,
         seen: Seen,
         mut files: Vec<ManifestFile>,
@@ -115,9 +157,9 @@ impl Manifest {
         files.sort_by(|a, b| a.name.cmp(&b.name));
         let generation = Digest::parse(&seen.generation).ok_or(ManifestFlaw::Generation)?;
         let manifest = Self {
-            vouchsafe: Version::One,
+            vouchsafe: kind.version(),
             trust_domain,
-            audience: SIDECARS.to_owned(),
+            audience: kind.audience().to_owned(),
             number: seen.number,
             generation,
             signed_at: now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
@@ -304,7 +346,7 @@ impl SignedManifest {
         if manifest.trust_domain != *trust_domain {
             return Err(ManifestError::TrustDomain { found: manifest.trust_domain });
         }
-        if manifest.audience != audience {
+        if manifest.audience != audience || manifest.vouchsafe.kind().audience() != audience {
             return Err(ManifestError::Audience { found: manifest.audience });
         }
         Ok(manifest)
@@ -329,6 +371,17 @@ impl SignedManifest {
 enum Version {
     #[serde(rename = "policy-manifest/v1")]
     One,
+    #[serde(rename = "service-manifest/v1")]
+    Services,
+}
+
+impl Version {
+    const fn kind(self) -> Kind {
+        match self {
+            Self::One => Kind::Policies,
+            Self::Services => Kind::Services,
+        }
+    }
 }
 
 /// A SHA-256 in lower-case hexadecimal.

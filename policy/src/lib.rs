@@ -7,6 +7,7 @@
 
 pub mod analyse;
 pub mod pattern;
+pub mod service;
 pub mod strict;
 
 mod access;
@@ -61,6 +62,7 @@ pub use learn::{
 };
 pub use load::{Checks, MAX_FILES, MAX_RULES, MAX_SET_BYTES, Options, compile, compile_with};
 pub use mesh::{Compat, Mesh, PathNormalization, Unselected, Workload};
+pub use moment::{Moment, MomentError};
 pub use net::{Network, NetworkError};
 pub use path::{CanonicalPath, MAX_PATH_BYTES, PathError};
 pub use recall::Recalled;

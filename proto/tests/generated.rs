@@ -53,7 +53,7 @@ fn replace(committed: &Path, fresh: &Path) {
     }
 }
 
-const SERVICES: [&str; 8] = [
+const SERVICES: [&str; 9] = [
     "spiffe/workload/workload.proto",
     "spire/api/server/agent/v1/agent.proto",
     "spire/api/server/bundle/v1/bundle.proto",
@@ -61,5 +61,6 @@ const SERVICES: [&str; 8] = [
     "spire/api/server/svid/v1/svid.proto",
     "vouchsafe/v1/policy.proto",
     "vouchsafe/v1/registry.proto",
+    "vouchsafe/v1/services.proto",
     "vouchsafe/v1/workload.proto",
 ];

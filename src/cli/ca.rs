@@ -9,6 +9,7 @@ use clap::{Args, Subcommand};
 use super::Output;
 use super::daemon::{Supervised, Threads};
 use super::entry::Entry;
+use super::service::Service;
 use crate::output::BundleFormat;
 
 /// Arguments of `ca`.
@@ -33,6 +34,9 @@ pub(crate) enum CaCommand {
     /// Say which processes get which identity
     #[command(subcommand)]
     Entry(Entry),
+    /// Say where calls go: the services of the trust domain, handed to sidecars
+    #[command(subcommand)]
+    Service(Service),
     /// The keys that the trust domain is verified with
     #[command(subcommand)]
     Bundle(BundleCommand),

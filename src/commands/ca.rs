@@ -11,6 +11,8 @@ use ca::{CheckError, Config};
 use identity::{JoinString, Secret, TrustBundle, crypto};
 use serde::Serialize;
 
+pub(crate) mod service;
+
 use super::{block_on, config, entry};
 use crate::cli::ca::{
     Admin, AgentList, AgentNamed, BundleCommand, BundleShow, CaAgentCommand, CaCheck, CaCommand, CaConfig,
@@ -27,6 +29,7 @@ pub(crate) fn run(command: CaCommand) -> Result<Exit, Failure> {
         CaCommand::Check(args) => check(&args),
         CaCommand::Token(TokenCommand::Create(args)) => block_on(create_token(&args)),
         CaCommand::Entry(entry) => entry::run(entry),
+        CaCommand::Service(service) => service::run(service),
         CaCommand::Bundle(BundleCommand::Show(args)) => block_on(show_bundle(&args)),
         CaCommand::Agent(CaAgentCommand::List(args)) => block_on(list_agents(&args)),
         CaCommand::Agent(CaAgentCommand::Ban(args)) => block_on(ban(&args)),

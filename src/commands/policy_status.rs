@@ -17,10 +17,39 @@ pub(crate) fn run(args: &PolicyStatus) -> Result<Exit, Failure> {
     let overview = block_on(async { connect(&args.admin).await?.policy_status().await.map_err(failure) })?;
     let rows = rows(&overview);
     print(&mut output::stdout(), args.output.format, &overview, &rows)?;
+    verdict(&overview, &rows, "the policy directory is not what is handed out")
+}
+
+/// Prints the same of services.
+pub(crate) fn services(format: Format, overview: &Overview) -> Result<Exit, Failure> {
+    let rows = rows(overview);
+    let mut to = output::stdout();
+    match format {
+        Format::Table => {
+            let sentence = match &overview.handed_out {
+                HandedOut::Nothing | HandedOut::Pending => "No services were ever applied.".to_owned(),
+                HandedOut::Set { .. } => sentence(&overview.handed_out),
+            };
+            writeln!(to, "{sentence}\n")?;
+            output::list(&mut to, format, &rows)?;
+        }
+        Format::Json => {
+            let document = Document { schema: ServiceRow::SCHEMA, ..Document::new(overview, &rows) };
+            output::json(&mut to, &document)?;
+        }
+        Format::Jsonl => {
+            let rows: Vec<ServiceRow<'_>> = rows.iter().map(ServiceRow).collect();
+            output::list(&mut to, format, &rows)?;
+        }
+    }
+    verdict(overview, &rows, "the services are not what is handed out")
+}
+
+fn verdict(overview: &Overview, rows: &[StatusRow], flawed: &str) -> Result<Exit, Failure> {
     if !overview.flaw.is_empty() {
         writeln!(
             output::stderr(),
-            "the policy directory is not what is handed out:\n{}",
+            "{flawed}:\n{}",
             output::shown_lines(&overview.flaw)
         )?;
     }
@@ -184,6 +213,20 @@ impl Row for StatusRow {
             state,
             self.since.clone().unwrap_or_else(dash),
         ]
+    }
+}
+
+/// The same about a set of services.
+#[derive(Serialize)]
+#[serde(transparent)]
+struct ServiceRow<'a>(&'a StatusRow);
+
+impl Row for ServiceRow<'_> {
+    const SCHEMA: &'static str = "vouchsafe/service-status/v1";
+    const HEADINGS: &'static [&'static str] = StatusRow::HEADINGS;
+
+    fn cells(&self) -> Vec<String> {
+        self.0.cells()
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use identity::manifest::{Manifest, ManifestError, ReplayError, SIDECARS, Seen, SignedManifest};
+use identity::manifest::{Kind, Manifest, ManifestError, ReplayError, Seen, SignedManifest};
 use identity::{Anchors, TrustDomain};
 use policy::strict::Source;
 
@@ -13,12 +13,14 @@ use crate::wire::unix_seconds;
 
 /// A set on its way in.
 pub(crate) struct Assembly<'a> {
+    kind: Kind,
     trust_domain: &'a TrustDomain,
     begun: Option<Begun>,
 }
 
 /// A set whose manifest is verified, with the files that came so far.
 pub(crate) struct Begun {
+    kind: Kind,
     manifest: Manifest,
     signed: SignedManifest,
     texts: HashMap<String, String>,
@@ -28,11 +30,11 @@ pub(crate) struct Begun {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TakeError {
     /// The manifest cannot be believed.
-    #[error("the policies are not signed as they have to be")]
+    #[error("the set is not signed as it has to be")]
     Manifest(#[from] ManifestError),
     /// The manifest is an old one.
     #[error(
-        "the policies are older than what this node had; if the CA was restored from a backup, attest this node anew"
+        "the set is older than what this node had; if the CA was restored from a backup, attest this node anew"
     )]
     Replay {
         /// What was offered.
@@ -77,8 +79,8 @@ impl TakeError {
 
 impl<'a> Assembly<'a> {
     /// Begins with nothing.
-    pub(crate) fn new(trust_domain: &'a TrustDomain) -> Self {
-        Self { trust_domain, begun: None }
+    pub(crate) fn new(kind: Kind, trust_domain: &'a TrustDomain) -> Self {
+        Self { kind, trust_domain, begun: None }
     }
 
     /// Takes a manifest, which voids whatever was begun before.
@@ -90,11 +92,11 @@ impl<'a> Assembly<'a> {
         now: SystemTime,
     ) -> Result<(), TakeError> {
         self.begun = None;
-        let manifest = signed.verify(anchors, self.trust_domain, SIDECARS, now)?;
+        let manifest = signed.verify(anchors, self.trust_domain, self.kind.audience(), now)?;
         manifest
             .succeeds(known.seen.as_ref())
             .map_err(|source| TakeError::Replay { offered: manifest.seen(), source })?;
-        self.begun = Some(Begun { manifest, signed, texts: HashMap::new() });
+        self.begun = Some(Begun { kind: self.kind, manifest, signed, texts: HashMap::new() });
         Ok(())
     }
 
@@ -118,7 +120,7 @@ impl<'a> Assembly<'a> {
 impl Begun {
     /// Puts the set together, with the files that are held already. Looks into every new file, which takes its time.
     pub(crate) fn finish(self, known: &Known, now: SystemTime) -> Result<HeldSet, TakeError> {
-        let Self { manifest, signed, mut texts } = self;
+        let Self { kind, manifest, signed, mut texts } = self;
         let held = known.policies.set().map(|set| set.by_hash()).unwrap_or_default();
         let mut files = Vec::with_capacity(manifest.files().len());
         for wanted in manifest.files() {
@@ -127,7 +129,7 @@ impl Begun {
                 (_, Some(held)) => held.named(name),
                 (Some(text), None) => {
                     let source = Source { name: name.to_owned(), text };
-                    Arc::new(HeldFile::new(wanted.sha256(), source))
+                    Arc::new(HeldFile::of(kind, wanted.sha256(), source))
                 }
                 (None, None) => return Err(TakeError::Missing { name: name.to_owned() }),
             };

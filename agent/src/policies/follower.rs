@@ -1,10 +1,11 @@
-//! Follows the CA's policies for as long as there is a connection, and tells it what became of them.
+//! Follows the CA's sets of one kind for as long as there is a connection, and tells it what became of them.
 
 use std::convert::Infallible;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use identity::manifest::Kind;
 use identity::rotation::Backoff;
 use identity::{Anchors, TrustDomain};
 use proto::vouchsafe::v1::PolicyUpdate;
@@ -22,8 +23,9 @@ use crate::wire::{policies, unix_seconds};
 /// How long reports are gathered before the CA is told.
 const REPORT_PAUSE: Duration = Duration::from_millis(200);
 
-/// The one that knows of central policies.
+/// The one that knows of central policies, or of central services.
 pub(crate) struct Follower {
+    kind: Kind,
     trust_domain: TrustDomain,
     store: Arc<Store>,
     state: watch::Receiver<Arc<State>>,
@@ -35,37 +37,50 @@ pub(crate) struct Follower {
 /// Why the CA is not followed for a while.
 #[derive(Debug, thiserror::Error)]
 enum FollowError {
-    #[error("cannot get policies from the CA")]
+    #[error("cannot get a set from the CA")]
     Call(#[from] CallError),
-    #[error("the policies from the CA are refused")]
+    #[error("the set from the CA is refused")]
     Take(#[from] TakeError),
 }
 
 impl Follower {
-    /// Begins with what was kept on disk, which is handed out at once.
+    /// Follows policies.
+    #[cfg(test)]
     pub(crate) fn open(
         trust_domain: TrustDomain,
         store: Arc<Store>,
         state: watch::Receiver<Arc<State>>,
         figures: Figures,
     ) -> Self {
-        let known = match store.load_policies() {
+        Self::of(Kind::Policies, trust_domain, store, state, figures)
+    }
+
+    /// Begins with what was kept on disk, which is handed out at once.
+    pub(crate) fn of(
+        kind: Kind,
+        trust_domain: TrustDomain,
+        store: Arc<Store>,
+        state: watch::Receiver<Arc<State>>,
+        figures: Figures,
+    ) -> Self {
+        let known = match store.load_set(kind) {
             Found::Nothing => Ok(Known::default()),
             Found::Unusable(error) => Err(error),
-            Found::Record(record) => record.known().map_err(StoreError::from),
+            Found::Record(record) => record.known(kind).map_err(StoreError::from),
         };
         let known = known.unwrap_or_else(|error| {
             tracing::error!(
+                ?kind,
                 error = %chain(&error),
-                "the stored policies cannot be used; older ones would be taken from the CA"
+                "the stored set cannot be used; an older one would be taken from the CA"
             );
             Known::default()
         });
         if let Some(set) = known.policies.set() {
-            tracing::info!(number = set.manifest.number(), "handing out the stored policies");
+            tracing::info!(?kind, number = set.manifest.number(), "handing out the stored set");
         }
         let known = watch::Sender::new(Arc::new(known));
-        let follower = Self { trust_domain, store, state, known, sidecars: Sidecars::default(), figures };
+        let follower = Self { kind, trust_domain, store, state, known, sidecars: Sidecars::default(), figures };
         follower.count();
         follower
     }
@@ -80,7 +95,12 @@ impl Follower {
         &self.sidecars
     }
 
-    /// Forgets how new policies have to be: an administrator let this node in afresh, at a CA that may have been set back.
+    /// What the sets consist of.
+    pub(crate) fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    /// Forgets how new a set has to be: an administrator let this node in afresh, at a CA that may have been set back.
     pub(crate) async fn begin_anew(&self) {
         self.change(|known| known.seen = None).await;
     }
@@ -109,7 +129,7 @@ impl Follower {
                     return pending().await;
                 }
                 Err(FollowError::Call(error)) => {
-                    tracing::debug!(error = %chain(&error), "the stream of policies ended");
+                    tracing::debug!(kind = ?self.kind, error = %chain(&error), "the stream of sets ended");
                 }
                 Err(FollowError::Take(error)) => self.refuse(&error),
             }
@@ -119,12 +139,12 @@ impl Follower {
 
     async fn take_from(&self, upstream: &Upstream, backoff: &mut Backoff) -> Result<Infallible, FollowError> {
         let held = self.known.borrow().policies.set().map(policies::hashes).unwrap_or_default();
-        let mut stream = upstream.watch_policies(held).await?;
-        let mut assembly = Assembly::new(&self.trust_domain);
+        let mut stream = upstream.watch_sets(self.kind, held).await?;
+        let mut assembly = Assembly::new(self.kind, &self.trust_domain);
         loop {
             let update = stream.message().await.map_err(CallError::from)?;
             let Some(PolicyUpdate { step }) = update else {
-                return Err(CallError::Unexpected { what: "the end of the stream of policies" }.into());
+                return Err(CallError::Unexpected { what: "the end of the stream of sets" }.into());
             };
             if self.take(&mut assembly, step).await? {
                 backoff.reset();
@@ -137,7 +157,7 @@ impl Follower {
         let (known, now) = (self.known.borrow().clone(), SystemTime::now());
         match step.ok_or(CallError::Unexpected { what: "an empty message" })? {
             Step::None(_) => {
-                self.none("the CA hands out no policies").await;
+                self.none("the CA hands out no sets of this kind").await;
                 return Ok(true);
             }
             Step::Manifest(signed) => {
@@ -148,7 +168,7 @@ impl Follower {
             Step::End(end) => {
                 let begun = assembly.end(end.number)?;
                 let finished = tokio::task::spawn_blocking(move || begun.finish(&known, now)).await;
-                let cut = |_| CallError::Unexpected { what: "policies while the agent goes down" };
+                let cut = |_| CallError::Unexpected { what: "a set while the agent goes down" };
                 self.hold(finished.map_err(cut)??).await;
                 return Ok(true);
             }
@@ -165,9 +185,9 @@ impl Follower {
         }
         let (number, generation) = (set.manifest.number(), set.manifest.generation());
         if held.is_some_and(|held| held.manifest.seen() == set.manifest.seen()) {
-            tracing::debug!(number, generation, "policies signed again");
+            tracing::debug!(kind = ?self.kind, number, generation, "set signed again");
         } else {
-            tracing::info!(number, generation, files = set.files.len(), "policies taken from the CA");
+            tracing::info!(kind = ?self.kind, number, generation, files = set.files.len(), "set taken from the CA");
         }
         self.change(|known| {
             known.seen = Some(set.manifest.seen());
@@ -177,32 +197,32 @@ impl Follower {
         .await;
     }
 
-    /// A CA that knows nothing of policies takes away none that are held: only our own CA says in so many words that
+    /// A CA that knows nothing of such sets takes away none that is held: only our own CA says in so many words that
     /// there are none.
     async fn not_offered(&self) {
         let held = self.known.borrow().policies.set().is_some();
         if held {
-            tracing::warn!("the CA does not hand out policies; the ones that are held stay");
+            tracing::warn!(kind = ?self.kind, "the CA does not hand out such sets; the one that is held stays");
         } else {
-            self.none("the CA does not know of policies").await;
+            self.none("the CA does not know of sets of this kind").await;
         }
     }
 
     async fn none(&self, sentence: &'static str) {
         if !matches!(self.known.borrow().policies, Policies::None) {
-            tracing::info!("{sentence}");
+            tracing::info!(kind = ?self.kind, "{sentence}");
         }
         self.change(|known| (known.policies, known.refused) = (Policies::None, None)).await;
     }
 
     fn refuse(&self, error: &TakeError) {
         let reason = chain(error);
-        self.figures.policies_refused.inc();
+        self.figures.of_sets(self.kind).refused.inc();
         let known = self.known.borrow().clone();
         if known.refused.as_ref().is_some_and(|refused| refused.reason == reason) {
             return;
         }
-        tracing::error!(error = %reason, "policies from the CA are refused; what is held stays");
+        tracing::error!(kind = ?self.kind, error = %reason, "a set from the CA is refused; what is held stays");
         let offered = error.offered().cloned();
         let refused = Some(Refused { offered, reason, since: unix_seconds(SystemTime::now()) });
         self.known.send_replace(Arc::new(Known { refused, ..Known::clone(&known) }));
@@ -213,10 +233,10 @@ impl Follower {
         let mut known = Known::clone(&self.known.borrow());
         change(&mut known);
         let known = Arc::new(known);
-        let (store, record) = (self.store.clone(), PoliciesRecord::of(&known));
-        let kept = tokio::task::spawn_blocking(move || store.save_policies(&record)).await;
+        let (kind, store, record) = (self.kind, self.store.clone(), PoliciesRecord::of(&known));
+        let kept = tokio::task::spawn_blocking(move || store.save_set(kind, &record)).await;
         if let Ok(Err(error)) = kept {
-            tracing::error!(error = %chain(&error), "cannot keep the policies on disk; after a restart older ones would be taken");
+            tracing::error!(?kind, error = %chain(&error), "cannot keep the set on disk; after a restart an older one would be taken");
         }
         self.known.send_replace(known);
         self.count();
@@ -224,7 +244,7 @@ impl Follower {
 
     fn count(&self) {
         let number = self.known.borrow().policies.set().map_or(0, |set| set.manifest.number());
-        self.figures.policy_number.set(i64::try_from(number).unwrap_or(i64::MAX));
+        self.figures.of_sets(self.kind).number.set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
     async fn tell_all(&self, upstream: &Upstream) -> Infallible {
@@ -232,11 +252,11 @@ impl Follower {
         let mut backoff = Backoff::new(FIRST_WAIT, LAST_WAIT);
         loop {
             let report = policies::report(&known.borrow_and_update(), &sidecars.borrow_and_update());
-            match upstream.report_policies(report).await {
+            match upstream.report_sets(self.kind, report).await {
                 Ok(()) => backoff.reset(),
                 Err(CallError::Unimplemented) => return pending().await,
                 Err(error) => {
-                    tracing::debug!(error = %chain(&error), "the CA was not told which policies run here");
+                    tracing::debug!(kind = ?self.kind, error = %chain(&error), "the CA was not told which sets run here");
                     tokio::time::sleep(backoff.next(fraction())).await;
                     continue;
                 }

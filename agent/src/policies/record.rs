@@ -1,8 +1,8 @@
-//! What is kept on disk of central policies, sealed like the SVIDs.
+//! What is kept on disk of a central set, sealed like the SVIDs.
 
 use std::sync::Arc;
 
-use identity::manifest::{Manifest, ManifestFlaw, Seen, SignedManifest};
+use identity::manifest::{Kind, Manifest, ManifestFlaw, Seen, SignedManifest};
 use policy::strict::Source;
 use serde::{Deserialize, Serialize};
 
@@ -65,18 +65,18 @@ impl PoliciesRecord {
     }
 
     /// Reads back what was known. The seal vouches for the signature, which was verified when the set was taken.
-    pub(crate) fn known(self) -> Result<Known, PoliciesError> {
+    pub(crate) fn known(self, kind: Kind) -> Result<Known, PoliciesError> {
         let policies = match self.policies {
             HandedOut::Unknown => Policies::Unknown,
             HandedOut::None => Policies::None,
-            HandedOut::Set(record) => Policies::Set(Arc::new(record.set()?)),
+            HandedOut::Set(record) => Policies::Set(Arc::new(record.set(kind)?)),
         };
         Ok(Known { seen: self.seen, policies, refused: None })
     }
 }
 
 impl SetRecord {
-    fn set(self) -> Result<HeldSet, PoliciesError> {
+    fn set(self, kind: Kind) -> Result<HeldSet, PoliciesError> {
         let manifest = Manifest::parse(&self.manifest.0)?;
         if manifest.files().len() != self.texts.len() {
             return Err(PoliciesError::Files);
@@ -87,7 +87,7 @@ impl SetRecord {
                 return Err(PoliciesError::Files);
             }
             let source = Source { name: wanted.name().to_owned(), text };
-            files.push(Arc::new(HeldFile::new(wanted.sha256(), source)));
+            files.push(Arc::new(HeldFile::of(kind, wanted.sha256(), source)));
         }
         let signed = SignedManifest {
             manifest: self.manifest.0,

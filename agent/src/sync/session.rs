@@ -73,10 +73,10 @@ impl Synchroniser {
             Ok(upstream) => upstream,
             Err(error) => return Ended::NotConnected(error),
         };
-        let policies = self.policies.clone();
+        let sets = self.sets.clone();
         let ended = tokio::select! {
             ended = self.follow(node, &mut credential, &upstream, backoff) => ended,
-            never = policies.follow(&upstream) => match never {},
+            never = sets.follow(&upstream) => match never {},
         };
         match ended {
             Ok(()) => Ended::Reconnect,

@@ -1,10 +1,9 @@
 //! Follows the policy directory and the authorities, and publishes the set in force with a signature that verifies.
 
 use std::{
-    future::pending,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use identity::crypto::Sha256;
@@ -12,7 +11,7 @@ use policy::strict::{Problems, Source};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Numbered, Published, SignSetError, SignedSet, Signer, directory};
+use super::{Numbered, Press, Published, SignSetError, Signer, directory};
 use crate::{
     authority::rotation::Signing,
     health::{Health, Part},
@@ -23,11 +22,9 @@ use crate::{
 
 /// The one that publishes.
 pub(crate) struct Publisher {
-    signer: Signer,
+    press: Press,
     store: Store,
     signing: watch::Receiver<Arc<Signing>>,
-    set: Option<Arc<Numbered>>,
-    published: watch::Sender<Published>,
     /// The last look at the directory, and what was wrong there.
     looked: Option<(Snapshot, Result<(), String>)>,
     flaw: Option<String>,
@@ -68,9 +65,8 @@ impl Publisher {
         signing: watch::Receiver<Arc<Signing>>,
         stored: Option<PolicySetRecord>,
     ) -> (Self, watch::Receiver<Published>) {
-        let (published, receiver) = watch::channel(Published::Pending);
-        let set = stored.map(|record| Arc::new(Numbered::of(record)));
-        let mut publisher = Self { signer, store, signing, set, published, looked: None, flaw: None };
+        let (press, receiver) = Press::new(signer, Published::Pending, stored);
+        let mut publisher = Self { press, store, signing, looked: None, flaw: None };
         if let Err(error) = publisher.publish(SystemTime::now()) {
             tracing::error!(error = %crate::chain(&error), "the policies in force cannot be handed out");
         }
@@ -118,47 +114,28 @@ impl Publisher {
     }
 
     async fn number(&mut self, generation: String, files: Vec<Source>) -> Result<(), PublishError> {
-        if self.set.as_ref().is_some_and(|held| held.seen.generation == generation) {
+        if self.press.set().is_some_and(|held| held.seen.generation == generation) {
             return Ok(());
         }
         let now = SystemTime::now();
         let since = unix_seconds(now);
-        // A set that cannot be signed must not get a number.
-        let trial = Numbered::of(PolicySetRecord { number: u64::MAX, generation, since, files });
-        self.signer.sign(&trial, now)?;
+        let trial = self.press.trial(PolicySetRecord { number: u64::MAX, generation, since, files }, now)?;
         let files = trial.files.into_iter().map(|(_, file)| file).collect();
         let record = self.store.put_policies(trial.seen.generation, files, since).await?;
         let set = Numbered::of(record);
         tracing::info!(number = set.seen.number, generation = %set.seen.generation, files = set.files.len(), "policies in force");
-        self.set = Some(Arc::new(set));
+        self.press.put(set);
         Ok(())
     }
 
-    /// Signs the set in force where it is new, or the signer's certificate is.
     fn publish(&mut self, now: SystemTime) -> Result<(), SignSetError> {
-        let Some(set) = &self.set else { return Ok(()) };
         let signing = self.signing.borrow_and_update().clone();
-        let renewed = self.signer.certify(&signing.active, now)?;
-        let current =
-            matches!(&*self.published.borrow(), Published::Set(held) if Arc::ptr_eq(&held.set, set));
-        if !current || renewed {
-            let signed = self.signer.sign(set, now)?;
-            self.published.send_replace(Published::Set(Arc::new(SignedSet { set: set.clone(), signed })));
-        }
-        Ok(())
+        self.press.publish(&signing.active, now)
     }
 
     /// Waits until the signer needs a new certificate.
     fn renewal(&self) -> impl Future<Output = ()> + use<> {
-        let due = self.signer.renewal(&self.signing.borrow().active);
-        let wait =
-            due.map(|due| due.duration_since(SystemTime::now()).unwrap_or_default().max(SHORTEST_WAIT));
-        async move {
-            match wait {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => pending().await,
-            }
-        }
+        self.press.renewal(&self.signing.borrow().active)
     }
 
     fn note(&mut self, directory: &Path, error: Option<PublishError>, health: &Health) {
@@ -242,8 +219,6 @@ fn fingerprint(files: &[Source]) -> [u8; 32] {
 
 /// Readings of a directory that somebody writes to, before the next look.
 const MAX_READINGS: usize = 20;
-/// A certificate whose renewal is overdue is not asked for more often.
-const SHORTEST_WAIT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests;

@@ -7,7 +7,7 @@ use std::{
 
 use identity::{
     KeyError, ParseIdError, PrivateKey, SpiffeId, SvidError, TrustDomain, X509Svid,
-    manifest::{SignedManifest, signer_id},
+    manifest::{Kind, SignedManifest, signer_id},
     rotation::renew_at,
 };
 use rustls_pki_types::CertificateDer;
@@ -21,8 +21,9 @@ use crate::{
     issue::{CsrError, IssueError, RequestedKey, Subject},
 };
 
-/// Signs manifests.
+/// Signs manifests of one kind.
 pub(crate) struct Signer {
+    kind: Kind,
     trust_domain: TrustDomain,
     id: SpiffeId,
     key: Arc<PrivateKey>,
@@ -73,7 +74,13 @@ impl Signer {
             keys.save(KEY_NAME, &key)?;
             key
         };
-        Ok(Self { trust_domain, id, key: Arc::new(key), ttl: ca_ttl / TTL_FRACTION, held: None })
+        let (kind, key, ttl) = (Kind::Policies, Arc::new(key), ca_ttl / TTL_FRACTION);
+        Ok(Self { kind, trust_domain, id, key, ttl, held: None })
+    }
+
+    /// The same signer for sets of `kind`. What it signs of one kind nobody takes for the other.
+    pub(crate) fn of(self, kind: Kind) -> Self {
+        Self { kind, ..self }
     }
 
     /// Gets a certificate from `authority` where the held one is another's, or past the half of its life. Tells whether it did.
@@ -101,7 +108,7 @@ impl Signer {
     /// Signs the manifest of `set`.
     pub(crate) fn sign(&self, set: &Numbered, now: SystemTime) -> Result<SignedManifest, SignSetError> {
         let chain = self.held.as_ref().map(|held| held.svid.chain().to_vec()).unwrap_or_default();
-        let signed = set.manifest(&self.trust_domain, now)?.sign(&self.key, chain)?;
+        let signed = set.manifest(self.kind, &self.trust_domain, now)?.sign(&self.key, chain)?;
         if signed.manifest.len() > identity::manifest::MAX_MANIFEST_BYTES {
             return Err(SignSetError::TooLong);
         }

@@ -19,14 +19,14 @@ use tokio::sync::watch;
 use tonic::{Request, Response, Status};
 
 use super::{
-    Core, calling_agent,
+    Core, Sets, calling_agent,
     lasting::{GATHER, Lasting},
 };
 use crate::{
     health::Part,
     policies::{
         Published, SignedSet,
-        status::{AgentRow, HandedOut, Stream as Counted},
+        status::{AgentRow, Board, HandedOut, Stream as Counted},
     },
     wire::policies::{row_to_wire, signed_to_wire, summary_to_wire, told},
 };
@@ -51,63 +51,86 @@ impl Policy for Core {
         &self,
         request: Request<WatchPoliciesRequest>,
     ) -> Result<Response<Self::WatchPoliciesStream>, Status> {
-        let lasting = Lasting::of(self, &request)?;
-        let held = request.into_inner().held;
-        if held.len() > policy::MAX_FILES || held.iter().any(|hash| hash.len() != 32) {
-            return Err(Status::invalid_argument("held: not a list of SHA-256"));
-        }
-        let handout = Handout {
-            _counted: self.board.open(&lasting.agent),
-            lasting,
-            base: Base::of(&self.policies.borrow(), &held),
-            policies: self.policies.clone(),
-            told: Told::Nothing,
-            queue: VecDeque::new(),
-        };
-        let messages = stream::unfold(Some(handout), |handout| async move {
-            let mut handout = handout?;
-            match handout.next().await {
-                Ok(step) => Some((Ok(PolicyUpdate { step: Some(step) }), Some(handout))),
-                Err(status) => Some((Err(status), None)),
-            }
-        });
-        Ok(Response::new(Messages(Box::pin(messages))))
+        watch_sets(self, request, &self.policies)
     }
 
     async fn report_status(
         &self,
         request: Request<ReportStatusRequest>,
     ) -> Result<Response<ReportStatusResponse>, Status> {
-        let (agent, _) = calling_agent(&request)?;
-        let told = told(request.into_inner())?;
-        let known = |id: &identity::SpiffeId| self.registry.read(|registry| registry.node(id).is_some());
-        self.board.tell(&agent, told, known).map_err(|error| {
-            tracing::warn!(%agent, %error, "what an agent told of its sidecars was not kept");
-            Status::resource_exhausted(error.to_string())
-        })?;
-        Ok(Response::new(ReportStatusResponse {}))
+        keep_report(self, request, &self.policies.board)
     }
 
     async fn list_status(
         &self,
         _: Request<ListStatusRequest>,
     ) -> Result<Response<Self::ListStatusStream>, Status> {
-        let handed_out = match &*self.policies.borrow() {
-            Published::None => HandedOut::Nothing,
-            Published::Pending => HandedOut::Pending,
-            Published::Set(held) => HandedOut::Set { set: held.set.seen.clone(), since: held.set.since },
-        };
-        let flaw = self.health.flaw_of(Part::Policies).unwrap_or_default();
-        let summary = StatusItem { item: Some(Item::Summary(summary_to_wire(&handed_out, flaw))) };
-        let board = self.board.clone();
-        let agents = self.registry.read(crate::registry::Registry::active_agents);
-        let row = move |id| {
-            let row: AgentRow = board.row(&id);
-            Ok(StatusItem { item: Some(Item::Agent(row_to_wire(row))) })
-        };
-        let items = std::iter::once(Ok(summary)).chain(agents.into_iter().map(row));
-        Ok(Response::new(Messages(Box::pin(stream::iter(items)))))
+        Ok(status_items(self, &self.policies, Part::Policies))
     }
+}
+
+/// Opens a stream on which an agent is pushed every one of `sets`.
+pub(super) fn watch_sets(
+    core: &Core,
+    request: Request<WatchPoliciesRequest>,
+    sets: &Sets,
+) -> Result<Response<Messages<PolicyUpdate>>, Status> {
+    let lasting = Lasting::of(core, &request)?;
+    let held = request.into_inner().held;
+    if held.len() > policy::MAX_FILES || held.iter().any(|hash| hash.len() != 32) {
+        return Err(Status::invalid_argument("held: not a list of SHA-256"));
+    }
+    let handout = Handout {
+        _counted: sets.board.open(&lasting.agent),
+        lasting,
+        base: Base::of(&sets.published.borrow(), &held),
+        policies: sets.published.clone(),
+        told: Told::Nothing,
+        queue: VecDeque::new(),
+    };
+    let messages = stream::unfold(Some(handout), |handout| async move {
+        let mut handout = handout?;
+        match handout.next().await {
+            Ok(step) => Some((Ok(PolicyUpdate { step: Some(step) }), Some(handout))),
+            Err(status) => Some((Err(status), None)),
+        }
+    });
+    Ok(Response::new(Messages(Box::pin(messages))))
+}
+
+/// Keeps what an agent tells on `board`.
+pub(super) fn keep_report(
+    core: &Core,
+    request: Request<ReportStatusRequest>,
+    board: &Board,
+) -> Result<Response<ReportStatusResponse>, Status> {
+    let (agent, _) = calling_agent(&request)?;
+    let told = told(request.into_inner())?;
+    let known = |id: &identity::SpiffeId| core.registry.read(|registry| registry.node(id).is_some());
+    board.tell(&agent, told, known).map_err(|error| {
+        tracing::warn!(%agent, %error, "what an agent told of its sidecars was not kept");
+        Status::resource_exhausted(error.to_string())
+    })?;
+    Ok(Response::new(ReportStatusResponse {}))
+}
+
+/// Says which of `sets` is handed out, and who runs which.
+pub(super) fn status_items(core: &Core, sets: &Sets, part: Part) -> Response<Messages<StatusItem>> {
+    let handed_out = match &*sets.published.borrow() {
+        Published::None => HandedOut::Nothing,
+        Published::Pending => HandedOut::Pending,
+        Published::Set(held) => HandedOut::Set { set: held.set.seen.clone(), since: held.set.since },
+    };
+    let flaw = core.health.flaw_of(part).unwrap_or_default();
+    let summary = StatusItem { item: Some(Item::Summary(summary_to_wire(&handed_out, flaw))) };
+    let board = sets.board.clone();
+    let agents = core.registry.read(crate::registry::Registry::active_agents);
+    let row = move |id| {
+        let row: AgentRow = board.row(&id);
+        Ok(StatusItem { item: Some(Item::Agent(row_to_wire(row))) })
+    };
+    let items = std::iter::once(Ok(summary)).chain(agents.into_iter().map(row));
+    Response::new(Messages(Box::pin(stream::iter(items))))
 }
 
 /// What one agent is handed.

@@ -27,7 +27,7 @@ impl Store {
         now: i64,
     ) -> Result<PolicySetRecord, StoreError> {
         self.submit(move |db, _| {
-            let held = head(db)?;
+            let held = head(db, POLICIES)?;
             if let Some((number, since)) =
                 held.as_ref().filter(|held| held.1 == generation).map(|held| (held.0, held.2))
             {
@@ -43,7 +43,7 @@ impl Store {
 }
 
 pub(super) fn load(db: &Connection) -> Result<Option<PolicySetRecord>, StoreError> {
-    let Some((number, generation, since)) = head(db)? else { return Ok(None) };
+    let Some((number, generation, since)) = head(db, POLICIES)? else { return Ok(None) };
     let mut statement = db.prepare("SELECT name, content FROM policy_files ORDER BY name")?;
     let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, Vec<u8>>(1)?)))?;
     let mut files = Vec::new();
@@ -55,11 +55,11 @@ pub(super) fn load(db: &Connection) -> Result<Option<PolicySetRecord>, StoreErro
     Ok(Some(PolicySetRecord { number, generation, since, files }))
 }
 
-fn head(db: &Connection) -> Result<Option<(u64, String, i64)>, StoreError> {
+/// Reads the number, the content hash and the time of the set that `table` speaks of.
+pub(super) fn head(db: &Connection, table: &'static str) -> Result<Option<(u64, String, i64)>, StoreError> {
+    let query = format!("SELECT number, generation, since FROM {table}");
     let row = db
-        .query_row("SELECT number, generation, since FROM policy_set", [], |row| {
-            Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?))
-        })
+        .query_row(&query, [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?)))
         .optional()?;
     row.map(|(number, generation, since)| {
         let number = u64::try_from(number).map_err(|_| malformed(number.to_string()))?;
@@ -75,12 +75,7 @@ fn write(
     now: i64,
     files: &[Source],
 ) -> Result<(), StoreError> {
-    let number = i64::try_from(number).map_err(|_| malformed(number.to_string()))?;
-    db.execute(
-        "INSERT INTO policy_set (only, number, generation, since) VALUES (1, ?1, ?2, ?3)
-         ON CONFLICT (only) DO UPDATE SET number = ?1, generation = ?2, since = ?3",
-        params![number, generation, now],
-    )?;
+    put_head(db, POLICIES, number, (generation, now))?;
     db.execute("DELETE FROM policy_files", [])?;
     let mut insert = db.prepare("INSERT INTO policy_files (name, content) VALUES (?1, ?2)")?;
     for file in files {
@@ -89,6 +84,25 @@ fn write(
     Ok(())
 }
 
-fn malformed(detail: String) -> StoreError {
-    StoreError::Malformed { what: "policy set", detail }
+/// Writes the number, the content hash and the time of a set.
+pub(super) fn put_head(
+    db: &Connection,
+    table: &'static str,
+    number: u64,
+    (generation, now): (&str, i64),
+) -> Result<(), StoreError> {
+    let number = i64::try_from(number).map_err(|_| malformed(number.to_string()))?;
+    let write = format!(
+        "INSERT INTO {table} (only, number, generation, since) VALUES (1, ?1, ?2, ?3)
+         ON CONFLICT (only) DO UPDATE SET number = ?1, generation = ?2, since = ?3"
+    );
+    db.execute(&write, params![number, generation, now])?;
+    Ok(())
+}
+
+/// The table of the set of policies.
+const POLICIES: &str = "policy_set";
+
+pub(super) fn malformed(detail: String) -> StoreError {
+    StoreError::Malformed { what: "set", detail }
 }

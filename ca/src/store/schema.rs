@@ -156,6 +156,22 @@ const MIGRATIONS: &[&str] = &[
     ) STRICT;
     CREATE TABLE policy_files (name TEXT PRIMARY KEY, content BLOB NOT NULL) STRICT;
 ",
+    "
+    CREATE TABLE service_set (
+        only       INTEGER PRIMARY KEY CHECK (only = 1),
+        number     INTEGER NOT NULL,
+        generation TEXT NOT NULL,
+        since      INTEGER NOT NULL
+    ) STRICT;
+    CREATE TABLE services (
+        id         TEXT PRIMARY KEY,
+        kind       TEXT NOT NULL CHECK (kind IN ('service', 'sidecar')),
+        name       TEXT NOT NULL,
+        document   TEXT NOT NULL,
+        changed_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX same_service ON services (kind, name);
+",
 ];
 
 /// The version that this program writes: the number of migrations.

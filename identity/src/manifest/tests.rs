@@ -210,6 +210,28 @@ proptest! {
     }
 }
 
+#[test]
+fn a_set_of_policies_is_never_taken_for_one_of_services_nor_the_other_way_round() {
+    let signer = Signer::of("prod.test");
+    let seen = Seen { number: 7, generation: GENERATION.into() };
+    let services =
+        Manifest::of(Kind::Services, domain("prod.test"), seen, Vec::new(), SystemTime::now()).unwrap();
+    let policies = manifest(7);
+    let as_kind = |manifest: &Manifest, kind: Kind| {
+        let signed = signer.sign(manifest);
+        signed.verify(&signer.anchors(), &signer.trust_domain, kind.audience(), SystemTime::now())
+    };
+
+    assert_eq!(as_kind(&services, Kind::Services).unwrap(), services);
+    assert!(matches!(as_kind(&services, Kind::Policies), Err(ManifestError::Audience { .. })));
+    assert!(matches!(as_kind(&policies, Kind::Services), Err(ManifestError::Audience { .. })));
+    // The first word alone tells them apart, too.
+    let dressed = Manifest { audience: SERVICES.into(), ..policies };
+    assert!(matches!(as_kind(&dressed, Kind::Services), Err(ManifestError::Audience { .. })));
+    let undressed = Manifest { audience: SIDECARS.into(), ..services };
+    assert!(matches!(as_kind(&undressed, Kind::Policies), Err(ManifestError::Audience { .. })));
+}
+
 struct Signer {
     authority: Authority,
     trust_domain: TrustDomain,

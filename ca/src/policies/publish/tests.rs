@@ -1,5 +1,7 @@
 //! The publisher over a directory of the test's own, with the test in the place of the loop.
 
+use std::time::Duration;
+
 use identity::{
     Anchors, BundleSet, TrustBundle, TrustDomain,
     manifest::{SIDECARS, SignedManifest},
