@@ -22,6 +22,7 @@ compile_error!("choose one crypto provider: feature `ring` or feature `aws-lc`, 
 #[cfg(not(any(feature = "ring", feature = "aws-lc")))]
 compile_error!("choose a crypto provider: feature `ring` or feature `aws-lc`");
 
+pub mod record;
 pub mod seal;
 pub(crate) mod signature;
 

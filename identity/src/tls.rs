@@ -18,9 +18,11 @@ use crate::leaf::Leaf;
 use crate::spiffe_id::SpiffeId;
 use crate::verify::{Anchors, Peer, VerifyError};
 
+mod exchange;
 mod handshake;
 mod verifier;
 
+pub use exchange::{Acceptor, Connector, Established, Handshake, Keys, MAX_HANDSHAKE_BYTES, Progress};
 pub use handshake::{HandshakeError, accept, connect, connect_danger_unverified};
 
 use verifier::{PeerVerifier, ServerPolicy};
@@ -55,6 +57,14 @@ pub fn server_config(
     client_auth: ClientAuth,
     alpn: &[&[u8]],
 ) -> Result<Arc<ServerConfig>, TlsError> {
+    build_server(credentials, client_auth, alpn).map(Arc::new)
+}
+
+fn build_server(
+    credentials: &Credentials,
+    client_auth: ClientAuth,
+    alpn: &[&[u8]],
+) -> Result<ServerConfig, TlsError> {
     let verifier = PeerVerifier::of_clients(credentials.anchors().clone(), client_auth);
     let mut config = ServerConfig::builder_with_provider(crypto::provider())
         .with_protocol_versions(&[&TLS13])
@@ -65,7 +75,7 @@ pub fn server_config(
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.alpn_protocols = owned(alpn);
-    Ok(Arc::new(config))
+    Ok(config)
 }
 
 /// Makes the configuration of a client that proves `credentials` to a server that has to be `expected`.
@@ -74,6 +84,14 @@ pub fn client_config(
     expected: ExpectedServer,
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, TlsError> {
+    build_client(credentials, expected, alpn).map(Arc::new)
+}
+
+fn build_client(
+    credentials: &Credentials,
+    expected: ExpectedServer,
+    alpn: &[&[u8]],
+) -> Result<ClientConfig, TlsError> {
     let policy = ServerPolicy::Verified { anchors: credentials.anchors().clone(), expected };
     let config = client_builder(policy)?.with_client_cert_resolver(Arc::new(certified_key(credentials)));
     Ok(finish_client(config, alpn))
@@ -86,7 +104,7 @@ pub fn client_config_without_svid(
     alpn: &[&[u8]],
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let config = client_builder(ServerPolicy::Verified { anchors, expected })?.with_no_client_auth();
-    Ok(finish_client(config, alpn))
+    Ok(Arc::new(finish_client(config, alpn)))
 }
 
 /// Returns the verified peer of a connection whose handshake was done with a configuration of this module; `None` where the
@@ -106,7 +124,8 @@ pub struct TlsError {
 }
 
 fn danger_unverified_config(alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, TlsError> {
-    Ok(finish_client(client_builder(ServerPolicy::DangerUnverified)?.with_no_client_auth(), alpn))
+    let config = client_builder(ServerPolicy::DangerUnverified)?.with_no_client_auth();
+    Ok(Arc::new(finish_client(config, alpn)))
 }
 
 fn client_builder(
@@ -120,13 +139,13 @@ fn client_builder(
     Ok(builder)
 }
 
-fn finish_client(mut config: ClientConfig, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+fn finish_client(mut config: ClientConfig, alpn: &[&[u8]]) -> ClientConfig {
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     // A server name is not an identity, and in the clear it tells a listener who is called.
     config.enable_sni = false;
     config.alpn_protocols = owned(alpn);
-    Arc::new(config)
+    config
 }
 
 fn certified_key(credentials: &Credentials) -> SingleCertAndKey {

@@ -11,13 +11,14 @@ use tokio::{
     net::TcpStream,
 };
 
-/// A connection: plaintext, or TLS from either side. The TLS states are boxed: they are large and plain
+use crate::tls::TlsStream;
+
+/// A connection: plaintext, or TLS from either side. The TLS state is boxed: it is large and plain
 /// connections are many.
 #[derive(Debug)]
 pub(crate) enum Stream {
     Plain(TcpStream),
-    Server(Box<tokio_rustls::server::TlsStream<TcpStream>>),
-    Client(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    Tls(Box<TlsStream>),
     Other(Box<dyn Io>),
 }
 
@@ -25,6 +26,20 @@ pub(crate) enum Stream {
 pub(crate) trait Io: AsyncRead + AsyncWrite + std::fmt::Debug + Send + Sync + Unpin {
     /// Makes the end of the stream a reset.
     fn reset_on_close(&mut self);
+
+    /// Says why the stream is not carried, where its caller waits to hear that it is.
+    fn decline(&mut self, _why: Declined) {
+        self.reset_on_close();
+    }
+}
+
+/// Why a connection is not carried.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Declined {
+    /// Policy forbids it.
+    Denied,
+    /// Nobody answers where it leads.
+    Unreachable,
 }
 
 impl Stream {
@@ -32,12 +47,21 @@ impl Stream {
     pub(crate) fn reset_on_close(&mut self) {
         let socket = match self {
             Self::Plain(socket) => socket,
-            Self::Server(stream) => stream.get_ref().0,
-            Self::Client(stream) => stream.get_ref().0,
+            Self::Tls(stream) => stream.get_ref(),
             Self::Other(stream) => return stream.reset_on_close(),
         };
         // A socket that is already gone has nothing left to reset.
         let _ = socket.set_zero_linger();
+    }
+}
+
+impl Stream {
+    /// Ends a connection that is not carried. Only a tunnel has words for it.
+    pub(crate) fn decline(&mut self, why: Declined) {
+        match self {
+            Self::Other(stream) => stream.decline(why),
+            Self::Plain(_) | Self::Tls(_) => self.reset_on_close(),
+        }
     }
 }
 
@@ -49,8 +73,7 @@ impl AsyncRead for Stream {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Server(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Client(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
             Self::Other(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
@@ -60,8 +83,7 @@ impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Server(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Client(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Other(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
@@ -73,8 +95,7 @@ impl AsyncWrite for Stream {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Server(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Client(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
             Self::Other(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
@@ -82,8 +103,7 @@ impl AsyncWrite for Stream {
     fn is_write_vectored(&self) -> bool {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Server(stream) => stream.is_write_vectored(),
-            Self::Client(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
             Self::Other(stream) => stream.is_write_vectored(),
         }
     }
@@ -91,8 +111,7 @@ impl AsyncWrite for Stream {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Server(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Client(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
             Self::Other(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
@@ -100,8 +119,7 @@ impl AsyncWrite for Stream {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Server(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Client(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Other(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }

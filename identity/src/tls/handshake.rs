@@ -135,6 +135,6 @@ fn alert_name(alert: AlertDescription) -> String {
 }
 
 /// rustls wants a name. It is neither sent nor compared.
-fn no_server_name() -> ServerName<'static> {
+pub(super) fn no_server_name() -> ServerName<'static> {
     ServerName::IpAddress(Ipv4Addr::UNSPECIFIED.into())
 }

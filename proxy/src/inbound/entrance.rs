@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use audit::{Reason, Stage};
-use identity::{Peer, tls};
+use identity::Peer;
 use tokio::{net::TcpStream, time::timeout};
 
 use super::door::{Door, Known};
@@ -14,6 +14,7 @@ use crate::{
     shared::Shared,
     state::{self, Identity},
     stream::Stream,
+    tls::{self, Met},
 };
 
 /// Lets callers prove themselves.
@@ -51,7 +52,7 @@ impl Entrance<'_> {
             self.turn_away(socket, from, "unproven_per_source");
             return None;
         };
-        let (peer, stream) = match self.handshake(&identity, socket, unproven).await {
+        let Met { peer, chain, server_name, stream, .. } = match self.handshake(&identity, socket, unproven).await {
             Ok(accepted) => accepted,
             Err(reason) => {
                 refuse_handshake(&trace, reason);
@@ -59,18 +60,16 @@ impl Entrance<'_> {
             }
         };
         // Lower case for good: the library keeps names as they came.
-        let sni = stream.get_ref().1.server_name().map(|name| Arc::from(name.to_ascii_lowercase()));
+        let sni = server_name.map(|name| Arc::from(name.to_ascii_lowercase()));
         let trace = trace.called_by(&peer, sni.as_deref());
-        let destination = stream.get_ref().0.local_addr().ok().map(|address| address.ip().to_canonical());
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let proof =
-            Proof { peer: peer.clone(), chain: chain.iter().map(|der| der.clone().into_owned()).collect() };
+        let destination = stream.get_ref().local_addr().ok().map(|address| address.ip().to_canonical());
+        let proof = Proof { peer: peer.clone(), chain };
         let (role, waiting) = self.door.registration();
         let source = Some(from.ip().to_canonical());
         let key = Key { destination, sni, ..Key::new(role, Some(peer.id().clone()), source, self.door.port) };
         let entry = Entry { key, proof: Some(proof), opened: trace.opened_at(), waiting };
         let registered = self.shared.registry.register(entry);
-        let known = Known { peer: Some(peer), stream: Stream::Server(Box::new(stream)), registered, trace };
+        let known = Known { peer: Some(peer), stream: Stream::Tls(stream), registered, trace };
         self.still_trusted(known, &identity)
     }
 
@@ -97,19 +96,18 @@ impl Entrance<'_> {
         identity: &Identity,
         socket: TcpStream,
         unproven: Unproven<'_>,
-    ) -> Result<(Peer, tokio_rustls::server::TlsStream<TcpStream>), &'static str> {
+    ) -> Result<Met<Peer>, &'static str> {
         let metrics = &self.shared.metrics;
         let accept = async {
             // Never closed: acquiring waits and cannot fail.
             let _room = unproven.room().await;
             metrics.handshaking.inc();
-            let accepted = tls::accept(Arc::clone(&identity.server), socket).await;
+            let accepted = tls::accept(&identity.server, socket).await;
             metrics.handshaking.dec();
             accepted
         };
         match timeout(self.shared.limits.handshake_timeout, accept).await {
-            Ok(Ok((Some(peer), stream))) => Ok((peer, stream)),
-            Ok(Ok((None, _))) => Err("no_certificate"),
+            Ok(Ok(met)) => met.proved().ok_or("no_certificate"),
             Ok(Err(error)) => Err(error.reason()),
             Err(_) => Err("timeout"),
         }

@@ -14,7 +14,7 @@ use std::{
 use audit::{CloseCause, DenialId, Reason, Stage};
 use identity::{
     Peer, SpiffeId,
-    tls::{self, HandshakeError},
+    tls::HandshakeError,
 };
 use tokio::{
     net::TcpStream,
@@ -32,6 +32,7 @@ use crate::{
     shared::Shared,
     state::{self, Identity},
     stream::Stream,
+    tls::{self, Met},
     unreachable::Unreachable,
 };
 
@@ -157,10 +158,8 @@ impl Dialler {
         let socket = self.connect().await?;
         let address = socket.peer_addr().ok();
         let trace = self.trace(from).to(&self.name, address);
-        let (peer, stream) = self.handshake(&identity, socket, &trace).await?;
+        let Met { peer, chain, stream, .. } = self.handshake(&identity, socket, &trace).await?;
         let trace = trace.answered_by(&peer);
-        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
-        let chain = chain.iter().map(|der| der.clone().into_owned()).collect();
         let port = address.map_or(0, |address| address.port());
         let key = Key::new(Role::Outbound, Some(peer.id().clone()), None, port);
         let entry = Entry { key, proof: Some(Proof { peer, chain }), opened: trace.opened_at(), waiting };
@@ -169,7 +168,7 @@ impl Dialler {
         trace.opened(None, Arc::default());
         let opened = Opened { trace, registered, cause: None };
         let generation = identity.credentials.generation();
-        Ok(Reached { stream: Stream::Client(Box::new(stream)), opened, generation })
+        Ok(Reached { stream: Stream::Tls(stream), opened, generation })
     }
 
     /// A bundle withdrawn between the handshake and the registration has to be noticed here.
@@ -192,10 +191,10 @@ impl Dialler {
         identity: &Identity,
         socket: TcpStream,
         trace: &Trace,
-    ) -> Result<(Peer, tokio_rustls::client::TlsStream<TcpStream>), ReachError> {
+    ) -> Result<Met<Peer>, ReachError> {
         let config = identity.client(&self.expected, false).map_err(|_| ReachError::NoIdentity)?;
         let limit = self.shared.limits.handshake_timeout;
-        let connecting = tls::connect(config, socket);
+        let connecting = tls::connect(&config, socket);
         match tokio::time::timeout(limit, connecting).await {
             Ok(Ok(connected)) => Ok(connected),
             Ok(Err(HandshakeError::Rejected(error))) => {
