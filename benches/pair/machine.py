@@ -51,7 +51,7 @@ def within(namespace, processor=None):
 
 
 def processes():
-    """Returns parent, user and system ticks of every process that can be seen."""
+    """Returns of every process its parent, and the ticks of user, system, and children that have ended."""
     found = {}
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -60,7 +60,7 @@ def processes():
         except OSError:
             continue  # It has ended since.
         fields = text[text.rindex(")") + 2 :].split()
-        found[int(name)] = (int(fields[1]), int(fields[11]), int(fields[12]))
+        found[int(name)] = (int(fields[1]), int(fields[11]), int(fields[12]), int(fields[13]) + int(fields[14]))
     return found
 
 
@@ -71,7 +71,7 @@ def family(root, found):
         pid = waiting.pop()
         if pid in found:
             members.append(pid)
-            waiting += [child for child, (parent, _, _) in found.items() if parent == pid]
+            waiting += [child for child, (parent, *_) in found.items() if parent == pid]
     return members
 
 
@@ -86,10 +86,11 @@ class Moment:
         for pid in [*proxies, *own]:
             ours.update(family(pid, found))
         self.load = sum(sum(ticks(family(pid, found), found)) for pid in own)
-        # Kernel threads (children of 2) work for us as well as for others.
+        # Kernel threads (children of 2) work for us as well as for others. What began and ended in between shows at
+        # its parent.
         self.others = {
-            pid: user + system
-            for pid, (parent, user, system) in found.items()
+            pid: user + system + ended
+            for pid, (parent, user, system, ended) in found.items()
             if pid not in ours and parent != 2 and pid != 2
         }
 

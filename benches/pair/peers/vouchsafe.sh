@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
-# Vouchsafe as it is meant to run: ten policies enforced, everything on record in a file, one thread each side.
+# Vouchsafe as it is meant to run: ten policies enforced, everything on record in a file. PAIR_TUNNEL=1 carries connections in
+# tunnels, where there is nothing but bytes to compare.
 . "$(dirname "${BASH_SOURCE[0]}")/../peer.sh"
 
 VOUCHSAFE=${VOUCHSAFE:-$PAIR_BIN/vouchsafe}
 
+PAIR_TUNNEL=${PAIR_TUNNEL:-0}
+
 peer_caps() {
-  if [ -x "$VOUCHSAFE" ]; then echo "tcp http1"; fi
+  if [ ! -x "$VOUCHSAFE" ]; then return; fi
+  if [ "$PAIR_TUNNEL" = 1 ]; then echo tcp; else echo "tcp http1"; fi
 }
 
 peer_version() {
@@ -21,8 +25,8 @@ peer_configure() {
 }
 
 peer_start() {
-  launch in "$VOUCHSAFE" proxy run --threads 0 --config "$PAIR_DIR/in.yaml"
-  launch out "$VOUCHSAFE" proxy run --threads 0 --config "$PAIR_DIR/out.yaml"
+  launch in "$VOUCHSAFE" proxy run --config "$PAIR_DIR/in.yaml"
+  launch out "$VOUCHSAFE" proxy run --config "$PAIR_DIR/out.yaml"
 }
 
 inbound() {
@@ -31,6 +35,7 @@ inbound() {
 policies: $PAIR_PKI/policies-$1
 inbound:
   - {name: app, listen: "0.0.0.0:$PAIR_IN_PORT", protocol: $1, application: "127.0.0.1:$PAIR_BACKEND_PORT"}
+$(if [ "$PAIR_TUNNEL" = 1 ]; then echo 'tunnel: {listen: "0.0.0.0:15008"}'; fi)
 audit: {file: $PAIR_DIR/in.audit.jsonl}
 END
 }
@@ -44,6 +49,7 @@ outbound:
     protocol: $1
     endpoints: ["$PAIR_IN_ADDR:$PAIR_IN_PORT"]
     expect: ["$(spiffe_id server)"]
+$(if [ "$PAIR_TUNNEL" = 1 ]; then echo "    tunnel: true"; fi)
 audit: {file: $PAIR_DIR/out.audit.jsonl}
 END
 }
@@ -51,6 +57,7 @@ END
 head_of() {
   cat <<END
 vouchsafe: proxy/v1
+workers: $PAIR_WORKERS
 source: {pem: {certificate: $PAIR_PKI/$1.pem, key: $PAIR_PKI/$1.key, bundle: $PAIR_PKI/ca.pem}}
 END
 }
