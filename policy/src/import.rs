@@ -1,8 +1,10 @@
 //! Istio's files rewritten as native ones, with a list of every place where the meaning may surprise.
 //!
 //! A rewriting is never wider than the original: what a native rule cannot say is left out of what allows, and left away from what denies, and each
-//! time the list says so. Resources about tokens and mutual TLS are kept as they are; a directory may hold both kinds of files.
+//! time the list says so. Resources about tokens and mutual TLS are kept as they are; a directory may hold both kinds of files, and the files returned
+//! are such a directory: what is kept is among them.
 
+mod exact;
 mod ids;
 mod nets;
 mod options;
@@ -19,7 +21,7 @@ use serde::Serialize;
 
 use crate::document::{Effect, Issuer, Rule};
 use crate::istio::{self, Action, Authorization, Name, RequestAuthentication, Resource, Within};
-use crate::load::compile;
+use crate::load::{Options, compile_with};
 use crate::mesh::{Compat, Mesh};
 use crate::strict::{Problem, Problems, Source};
 use ids::Known;
@@ -31,9 +33,9 @@ use wording::Draft;
 /// What became of Istio's files.
 #[derive(Clone, Debug)]
 pub struct Imported {
-    /// The native files, one for each policy that has a say.
+    /// The native files, one for each policy that has a say, and a file for each resource that is kept.
     pub files: Vec<Source>,
-    /// What stays in Istio's form and must be kept.
+    /// What stays in Istio's form.
     pub kept: Vec<Kept>,
     /// Where the meaning may surprise, or is narrower than it was.
     pub surprises: Vec<Surprise>,
@@ -69,19 +71,22 @@ pub struct Surprise {
 /// namespace, and a selector by labels that no target has is a problem.
 pub fn import(sources: &[Source], mesh: &Mesh, targets: &[Target]) -> Result<Imported, Problems> {
     let options =
-        ImportOptions { mesh: Some(mesh.clone()), targets: targets.to_vec(), assumed: BTreeSet::new() };
+        ImportOptions { mesh: Some(mesh.clone()), targets: targets.to_vec(), ..ImportOptions::default() };
     import_with(sources, &options)
 }
 
 /// Rewrites files, with all that can be told about them.
 pub fn import_with(sources: &[Source], options: &ImportOptions) -> Result<Imported, Problems> {
     let mut surprises = BTreeSet::new();
-    let (found, mesh) = match &options.mesh {
+    let (mut found, mesh) = match &options.mesh {
         Some(mesh) => (read(sources, mesh)?, mesh.clone()),
         None => guessed(sources, &mut surprises)?,
     };
     let mut problems = Problems::default();
     surprises.extend(found.warnings.iter().map(|warning| of_warning(warning, &found.names)));
+    if options.exact {
+        surprises.extend(exact::keep_unsayable(&mut found, &mesh, options)?);
+    }
     let issuers = Issuers::of(&found.tokens);
     let (mut drafts, mut declared) = (Vec::new(), BTreeMap::new());
     for policy in &found.policies {
@@ -100,12 +105,13 @@ pub fn import_with(sources: &[Source], options: &ImportOptions) -> Result<Import
         .collect();
     let keys = declared.values().filter_map(|issuer| key_file(issuer));
     files.extend(keys.map(|(name, text)| Source::new(name, text)));
-    compile(&files)?;
     let (taken, kept) = (taken(&found.tokens, &declared), found.kept);
     surprises.extend(taken.iter().map(|name| at(name, TAKEN)));
     let stays =
         |kept: &Kept| !taken.iter().any(|name| *name.file == *kept.file && name.at.start.line == kept.line);
-    let kept = kept.into_iter().filter(stays).collect();
+    let kept: Vec<Kept> = kept.into_iter().filter(stays).collect();
+    files.extend(exact::documents(sources, &kept));
+    compile_with(&files, &Options { mesh, ..Options::default() })?;
     Ok(Imported { files, kept, surprises: surprises.into_iter().collect() })
 }
 
@@ -220,10 +226,7 @@ fn of_warning(warning: &Problem, names: &[Name]) -> Surprise {
 
 // Whether a policy that denies stands alone, so that Istio lets everything else pass.
 fn opens(policy: &Authorization, all: &[Authorization]) -> bool {
-    let overlaps = |other: &Authorization| match (&policy.scope.within, &other.scope.within) {
-        (Within::Mesh, _) | (_, Within::Mesh) => true,
-        (Within::Namespace(one), Within::Namespace(other)) => one == other,
-    };
+    let overlaps = |other: &Authorization| exact::overlap(&policy.scope.within, &other.scope.within);
     policy.action == Action::Deny
         && !all.iter().any(|other| other.action == Action::Allow && !other.dry_run && overlaps(other))
 }

@@ -8,11 +8,11 @@ use time::format_description::well_known::Rfc3339;
 
 /// A moment read from text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Moment(pub(crate) SystemTime);
+pub struct Moment(pub SystemTime);
 
 impl Moment {
     /// How it is described to those who wrote something else.
-    pub(crate) const WANTED: &str = "a date such as 2027-01-31 or 2027-01-31T18:00:00Z";
+    pub const WANTED: &str = "a date such as 2027-01-31 or 2027-01-31T18:00:00Z";
 }
 
 impl FromStr for Moment {
@@ -32,10 +32,13 @@ pub(crate) fn shown(moment: SystemTime) -> String {
     OffsetDateTime::from(moment).format(&Rfc3339).unwrap_or_else(|_| "an unwritable moment".to_owned())
 }
 
+/// Why a text is no moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum MomentError {
+pub enum MomentError {
+    /// It is written otherwise.
     #[error("not a day, nor a date and time with an offset")]
     Syntax,
+    /// It is out of range.
     #[error("not between 1970 and 9999")]
     Range,
 }

@@ -15,6 +15,8 @@ pub struct ImportOptions {
     pub targets: Vec<Target>,
     /// How they may be read where a native rule cannot say exactly what they say.
     pub assumed: BTreeSet<Assumption>,
+    /// Whether policies that a native file cannot say whole stay in Istio's form, with all that decide beside them.
+    pub exact: bool,
 }
 
 /// A reading that says what nearly everybody means, and not all that is written. Each use is among the surprises.

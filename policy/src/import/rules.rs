@@ -189,8 +189,7 @@ impl Work<'_> {
             (Some(_), ..) | (None, false, false) => return None,
             (None, true, true) => {
                 if self.rule.effect == Effect::Allow {
-                    self.notes
-                        .push("callers that prove no identity are meant as well: unauthenticated".to_owned());
+                    self.notes.push(ANYBODY.to_owned());
                     vec![ANYONE.to_owned(), UNAUTHENTICATED.to_owned()]
                 } else {
                     vec![ANYONE.to_owned()]
@@ -377,3 +376,6 @@ fn range(from: u16, to: u16) -> String {
 const ANYONE: &str = "anyone";
 const UNAUTHENTICATED: &str = "unauthenticated";
 const PORTS: usize = 1 << 16;
+
+/// It changes nothing, and may surprise all the same.
+pub(super) const ANYBODY: &str = "callers that prove no identity are meant as well: unauthenticated";

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use policy::pattern::IdPattern;
 use policy::strict::Source;
 use policy::{
-    Assumption, ImportOptions, Imported, Mesh, Options, PolicySet, Target, compile_with, import, import_with,
+    Assumption, ImportOptions, Imported, Mesh, Options, PolicySet, Target, Unselected, compile_with, import,
+    import_with,
 };
 
 use crate::asking::{Asked, shown, source};
@@ -41,22 +42,15 @@ fn imported_as(file: &str, assumed: &[Assumption]) -> Imported {
         mesh: Some(Mesh::default()),
         targets: targets(),
         assumed: assumed.iter().copied().collect(),
+        exact: false,
     };
     import_with(&sources(file), &options).unwrap_or_else(|problems| panic!("{file}: {problems}"))
 }
 
-/// The rewriting, with the documents that stay in Istio's form.
-fn rewritten(file: &str, imported: &Imported) -> PolicySet {
-    let mut files = imported.files.clone();
-    if !imported.kept.is_empty() {
-        let text = sources(file).iter().map(|source| source.text.as_str()).collect::<Vec<_>>().join("---\n");
-        let stays = |document: &&str| {
-            imported.kept.iter().any(|kept| document.contains(&format!("kind: {}", kept.kind)))
-        };
-        let documents = text.split("---\n").filter(stays);
-        files.push(Source::new("kept.yaml", documents.collect::<Vec<_>>().join("---\n")));
-    }
-    compile_with(&files, &Options::default()).unwrap_or_else(|problems| panic!("{file}: {problems}"))
+/// The set that the rewriting is.
+fn rewritten(file: &str, imported: &Imported, mesh: &Mesh) -> PolicySet {
+    let options = Options { mesh: mesh.clone(), ..Options::default() };
+    compile_with(&imported.files, &options).unwrap_or_else(|problems| panic!("{file}: {problems}"))
 }
 
 /// The files of the table of which an access passes before and not after, and the accesses that pass after and not before.
@@ -67,7 +61,7 @@ fn changes(assumed: &[Assumption]) -> (BTreeSet<&'static str>, Vec<String>) {
     for row in ROWS {
         let imported = imported_as(row.file, assumed);
         let before = compile_with(&sources(row.file), &Options::default()).unwrap();
-        let after = rewritten(row.file, &imported);
+        let after = rewritten(row.file, &imported, &mesh);
         for (access, _) in row.accesses {
             let asked = Asked::parse(access);
             let (before, after) = (asked.put(&before, &mesh), asked.put(&after, &mesh));
@@ -93,6 +87,36 @@ fn a_rewriting_is_never_wider_and_narrower_only_where_it_is_known_to_be() {
 
     assert_eq!(wider, Vec::<String>::new());
     assert_eq!(narrower.into_iter().collect::<Vec<_>>(), NARROWER.map(|(file, _)| file));
+}
+
+#[test]
+fn an_exact_rewriting_decides_every_access_of_the_table_as_the_files_did() {
+    let mesh = Mesh { unselected: Unselected::Deny, ..Mesh::default() };
+    let (mut differ, mut native) = (Vec::new(), 0);
+    for row in ROWS {
+        let options = ImportOptions {
+            mesh: Some(mesh.clone()),
+            targets: targets(),
+            exact: true,
+            ..ImportOptions::default()
+        };
+        let imported = import_with(&sources(row.file), &options)
+            .unwrap_or_else(|problems| panic!("{}: {problems}", row.file));
+        let before =
+            compile_with(&sources(row.file), &Options { mesh: mesh.clone(), ..Options::default() }).unwrap();
+        let after = rewritten(row.file, &imported, &mesh);
+        native += usize::from(imported.kept.iter().all(|kept| kept.kind != "AuthorizationPolicy"));
+        for (access, _) in row.accesses {
+            let asked = Asked::parse(access);
+            let (before, after) = (asked.put(&before, &mesh), asked.put(&after, &mesh));
+            if before.is_allowed() != after.is_allowed() {
+                differ.push(format!("{}: {access}: {} then {}", row.file, shown(&before), shown(&after)));
+            }
+        }
+    }
+
+    assert_eq!(differ, Vec::<String>::new());
+    assert!(native * 2 > ROWS.len(), "{native} of {} rows are native files", ROWS.len());
 }
 
 #[test]
@@ -147,6 +171,7 @@ fn rules(spec: &str, assumed: &[Assumption]) -> (String, Vec<String>) {
         mesh: Some(Mesh::default()),
         targets: Vec::new(),
         assumed: assumed.iter().copied().collect(),
+        exact: false,
     };
     let imported = import_with(&files, &options).unwrap_or_else(|problems| panic!("{spec}: {problems}"));
     let text = imported.files[0].text.split_once("sa/*\n").unwrap().1.to_owned();

@@ -51,6 +51,9 @@ pub(crate) struct PolicyImport {
     /// Read /x* as /x and what is below it, as nearly everybody means it, and not as /xy too
     #[arg(long)]
     pub(crate) whole_segments: bool,
+    /// Leave in Istio's form what a native file cannot say whole, and all that decides beside it: nothing is narrower
+    #[arg(long, conflicts_with_all = ["whole_segments", "assumed"])]
+    pub(crate) exact: bool,
     /// Read more of the files as nearly everybody means them; each use is told. May be given several times
     #[arg(long = "assume", value_name = "READING")]
     pub(crate) assumed: Vec<Assumed>,

@@ -24,6 +24,7 @@ pub(super) fn run(args: &PolicyImport) -> Result<Exit, Failure> {
         mesh: workloads.first().map(|first| first.mesh.clone()),
         targets: workloads.iter().filter_map(target).collect(),
         assumed: assumed(args),
+        exact: args.exact,
     };
     let imported = policy::import_with(&sources, &options).or_exit(Exit::Unacceptable)?;
     let written = write(&args.out, &imported)?;
@@ -103,7 +104,7 @@ fn print(to: &mut impl Write, format: Format, report: &Report<'_>) -> io::Result
             }
             for kept in report.kept {
                 let text = format!(
-                    "{}:{}: {} {} stays in Istio's form: keep its file",
+                    "{}:{}: {} {} stays in Istio's form",
                     kept.file, kept.line, kept.kind, kept.name
                 );
                 writeln!(to, "{}", audit::shown(&text))?;
