@@ -104,7 +104,7 @@ def markdown(document):
 
 
 def heading(document):
-    versions = ", ".join(f"{peer}: {version}" for peer, version in document["versions"].items())
+    versions = ", ".join(dict.fromkeys(version for peer, version in document["versions"].items() if peer != NO_PROXY))
     rounds = "one round"
     if document["rounds"] > 1:
         rounds = f"medians of {document['rounds']} rounds, the peers interleaved in each"

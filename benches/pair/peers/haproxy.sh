@@ -10,7 +10,7 @@ peer_caps() {
 }
 
 peer_version() {
-  "$HAPROXY" -v | head -1
+  echo "HAProxy $("$HAPROXY" -v | grep -oE '[0-9]+\.[0-9]+\.[0-9]+' | head -1)"
 }
 
 peer_configure() {

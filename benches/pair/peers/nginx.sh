@@ -11,7 +11,7 @@ peer_caps() {
 }
 
 peer_version() {
-  "$NGINX" -v 2>&1
+  echo "nginx $("$NGINX" -v 2>&1 | grep -oE '[0-9]+\.[0-9]+\.[0-9]+')"
 }
 
 peer_configure() {
