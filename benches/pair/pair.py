@@ -27,6 +27,8 @@ def main():
     print(text)
     if options.write:
         tables.write(pathlib.Path(options.write), text)
+    if any(result["test"] == "broken" for result in document["results"]):
+        sys.exit(1)
 
 
 def read_options():
@@ -94,6 +96,9 @@ def one_round(rows, peer, number, wanted):
                 rows.measure(test)
         except Broken as broken:
             rows.record("broken", block=block.name, error=str(broken))
+        except Exception as surprise:  # One peer must not end the run of all.
+            rows.record("broken", block=block.name, error=type(surprise).__name__)
+            print(surprise, file=sys.stderr)
         finally:
             rows.stop()
 

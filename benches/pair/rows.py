@@ -42,6 +42,8 @@ BLOCKS = (
 # Beyond what each tool runs by itself, before it counts as hung.
 PATIENCE = 60
 READY_MILLIS = 8000
+# Of the log of a proxy that does not start, in bytes.
+LAST_WORDS = 1000
 
 
 class Rows:
@@ -69,7 +71,8 @@ class Rows:
             words, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True, timeout=PATIENCE
         )
         if done.returncode:
-            raise Broken(f"{peer} {command} ended with {done.returncode}: {done.stderr}")
+            print(done.stderr or "", file=sys.stderr)
+            raise Broken(f"{command} ended with {done.returncode}")
         return done.stdout.strip()
 
     def environment(self, block):
@@ -118,8 +121,9 @@ class Rows:
     def wait_for(self, waiting):
         answered, _ = waiting.communicate(timeout=PATIENCE)
         if waiting.returncode:
-            logs = " ".join(path.read_text()[-300:] for path in self.place.glob("*.log"))
-            raise Broken(f"{self.peer} did not become ready: {logs}")
+            for log in self.place.glob("*.log"):
+                print(log.read_text()[-LAST_WORDS:], file=sys.stderr)
+            raise Broken("did not become ready")
         launched = float((self.place / "launched").read_text())
         return round((float(answered) - launched) * 1000, 1)
 
@@ -130,7 +134,7 @@ class Rows:
             if "1 succeeded" in run(*within(OUTER, self.options.load_cpu), *words, check=False):
                 return None
             time.sleep(0.2)
-        raise Broken(f"{self.peer} answers no HTTP/2")
+        raise Broken("answers no HTTP/2")
 
     def stop(self):
         if self.peer is not None:
@@ -229,7 +233,7 @@ class Rows:
         text, used = self.finish(client, self.moment(client))
         figures = json.loads(text.strip().splitlines()[-1])
         if not figures["count"]:
-            raise Broken(f"not one request passed: {figures}")
+            raise Broken(f"{words[0]}: not one request passed")
         return {**figures, "cpu_us": round(used["cpu_pair"] / figures["count"] * 1e6, 2), **used}
 
     def hs_in(self):
@@ -241,7 +245,8 @@ class Rows:
         text, used = self.finish(client, self.moment(client))
         found = re.search(r"(\d+) connections in [\d.]+ real seconds", text)
         if found is None or not int(found[1]):
-            raise Broken(f"no handshake: {text[-200:]}")
+            print(text[-LAST_WORDS:], file=sys.stderr)
+            raise Broken("hs_in: not one handshake")
         count = int(found[1])
         rate, cost = count / used["seconds"], used["cpu_in"] / count * 1e6
         return {"count": count, "per_s": round(rate, 1), "cpu_us": round(cost, 1), **used}

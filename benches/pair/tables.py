@@ -116,7 +116,7 @@ def targets(figures):
     lines = ["| figure | target | measured | theirs | ratio | |", "|---|---|---|---|---|---|"]
     lines += filter(None, [against(figures, *ratio) for ratio in RATIOS])
     lines += filter(None, [bounded(figures, *bound) for bound in BOUNDS])
-    return "\n".join(lines)
+    return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def everything(figures, peers):
