@@ -62,3 +62,6 @@ impl Followers {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,10 +32,15 @@ fn signed_as(authority: &Authority, id: &str, number: u64, files: &[File<'_>]) -
 }
 
 fn manifest(number: u64, files: &[File<'_>]) -> Manifest {
+    manifest_of(Kind::Policies, number, files)
+}
+
+/// Describes a set of any kind.
+pub(crate) fn manifest_of(kind: Kind, number: u64, files: &[File<'_>]) -> Manifest {
     let texts: String = files.iter().map(|(name, text)| format!("{name}\0{text}\0")).collect();
     let generation = identity::crypto::hex(&identity::crypto::sha256(texts.as_bytes()));
     let files = files.iter().map(|(name, text)| ManifestFile::of(*name, text.as_bytes())).collect();
-    Manifest::new(domain(), Seen { number, generation }, files, SystemTime::now()).unwrap()
+    Manifest::of(kind, domain(), Seen { number, generation }, files, SystemTime::now()).unwrap()
 }
 
 /// A set as the agent holds it.

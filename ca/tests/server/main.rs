@@ -10,6 +10,7 @@
 mod harness;
 mod hostile;
 mod policies;
+mod services;
 
 use std::time::Duration;
 
