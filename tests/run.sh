@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly LOGS=target/test-logs VENV=tests/.venv GO_BIN=tests/go/bin
-readonly PEERS=(go python openssl hosts machine)
+readonly PEERS=(go python openssl hosts intercept machine)
 readonly GO_MINOR=24
 # A suite that takes longer hangs.
 readonly LIMIT=1800
@@ -43,6 +43,9 @@ set_up() {
     [[ $mode == quick ]] && return
     [[ $(id -u) == 0 ]] || die "the tests with network namespaces and small file systems need root; without it: tests/run.sh --quick"
     need ip iproute2 "network namespaces"
+    need nft nftables "the rules of interception"
+    need curl curl "a client that knows nothing of sidecars"
+    need setpriv util-linux "runs commands as another user"
     need openssl openssl "the foreign TLS client"
     need faketime faketime "clocks that are wrong"
     need systemd-analyze systemd "checks the units"

@@ -53,6 +53,12 @@ impl Config {
     pub fn parse(text: &Text) -> Result<Self, Problems> {
         reading::config(text)
     }
+
+    /// Whether others may call the workload.
+    pub(crate) fn is_called(&self) -> bool {
+        let captured = self.transparent.as_ref().is_some_and(|transparent| transparent.inbound.is_some());
+        captured || !self.inbound.is_empty()
+    }
 }
 
 /// Where the SVID and the bundles come from.

@@ -22,7 +22,7 @@ pub(crate) use exchange::Session;
 pub(crate) use flaw::Flaw;
 pub(crate) use gate::{Admission, Answered, Gate, Marks, Outcome};
 pub(crate) use headers::client_cert;
-pub(crate) use line::RequestLine;
+pub(crate) use line::{RequestLine, Target};
 pub(crate) use pool::{Pool, PoolKey};
 pub(crate) use scanner::HeadLimits;
 pub(crate) use serve::{Ended, serve};

@@ -33,6 +33,7 @@ mod stream;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod transparent;
 mod tls;
 mod unreachable;
 mod watching;

@@ -7,7 +7,6 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinSet,
-    time::timeout,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -119,18 +118,6 @@ pub(crate) fn prepare(socket: &TcpStream) {
     // Both only improve a connection that works without them.
     let _ = socket.set_nodelay(true);
     let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
-}
-
-/// Connects within a time limit.
-pub(crate) async fn connect(address: SocketAddr, limit: Duration) -> Result<TcpStream, ConnectError> {
-    match timeout(limit, TcpStream::connect(address)).await {
-        Ok(Ok(socket)) => {
-            prepare(&socket);
-            Ok(socket)
-        }
-        Ok(Err(error)) => Err(ConnectError::Io(error)),
-        Err(_) => Err(ConnectError::TimedOut),
-    }
 }
 
 /// Why nobody answers.

@@ -38,6 +38,7 @@ use crate::{
     shared::Shared,
     source::{self, SourceError},
     state::{Part, State},
+    transparent::{Destinations, TransparentInbound, TransparentOutbound, Way},
     workers::{Workers, listener_on},
 };
 
@@ -190,7 +191,7 @@ impl Proxy {
             pools.extend(serve.on(&runtime, &listeners, &mut serving).map_err(RunError::Workers)?);
         }
         let mut control = Control::new(Arc::clone(&shared), pools);
-        if config.inbound.is_empty() {
+        if !config.is_called() {
             control = control.outbound_only();
         }
         let (identities, identity_updates) = mpsc::channel(UPDATES);
@@ -199,7 +200,8 @@ impl Proxy {
         let (deliveries, delivered) = mpsc::channel(1);
         keeping.spawn(control.run(identity_updates, policy_updates, keep.clone()));
         keeping.spawn(source::watch(config.source.clone(), config.identity.clone(), identities));
-        let tokens = jwt::run(Arc::clone(&shared.state), config.jwt.clone(), Arc::clone(&shared.metrics));
+        let (state, metrics) = (Arc::clone(&shared.state), Arc::clone(&shared.metrics));
+        let tokens = jwt::run(state, config.jwt.clone(), shared.way, metrics);
         keeping.spawn(tokens);
         let shared_config = Arc::new(config.clone());
         if config.policies.is_some() {
@@ -268,14 +270,42 @@ impl Serve<'_> {
             let listener = listener_on(runtime, socket)?;
             serving.spawn_on(self.accepting(listener, inbound, places.next()), runtime);
         }
+        let mut destinations = Destinations::default();
         for (config, socket) in self.config.outbound.iter().zip(&listeners.outbound) {
             let port = port(socket, config.listen);
             let outbound = Arc::new(Outbound::new(config, port, Arc::clone(self.shared)));
             pools.push(Arc::clone(outbound.pool()));
+            config.addresses().for_each(|address| destinations.add(address, &outbound));
             let listener = listener_on(runtime, socket)?;
             serving.spawn_on(self.accepting(listener, outbound, places.next()), runtime);
         }
+        self.captured(runtime, listeners, serving, destinations, places)?;
         Ok(pools)
+    }
+
+    /// Has a runtime accept what the rules of the network namespace bring.
+    fn captured(
+        &self,
+        runtime: &Handle,
+        listeners: &Listeners,
+        serving: &mut JoinSet<()>,
+        destinations: Destinations,
+        mut places: impl Iterator<Item = Places>,
+    ) -> io::Result<()> {
+        if let Some(inbound) = TransparentInbound::new(self.config, Arc::clone(self.shared)).map(Arc::new) {
+            for socket in &listeners.called {
+                let listener = listener_on(runtime, socket)?;
+                serving.spawn_on(self.accepting(listener, Arc::clone(&inbound), places.next()), runtime);
+            }
+        }
+        let outbound = TransparentOutbound::new(self.config, destinations, Arc::clone(self.shared));
+        if let Some(outbound) = outbound.map(Arc::new) {
+            for socket in &listeners.calling {
+                let listener = listener_on(runtime, socket)?;
+                serving.spawn_on(self.accepting(listener, Arc::clone(&outbound), places.next()), runtime);
+            }
+        }
+        Ok(())
     }
 
     fn accepting<A: Accept>(
@@ -296,7 +326,8 @@ fn port(socket: &Listening, configured: SocketAddr) -> u16 {
 /// The places of each listener, in the order of the configuration. Its threads share them.
 fn places(config: &Config) -> Vec<Places> {
     let all = Places::new(&config.limits);
-    let listeners = config.inbound.len() + config.outbound.len();
+    let captured = config.transparent.iter().flat_map(crate::config::Transparent::addresses).count();
+    let listeners = config.inbound.len() + config.outbound.len() + captured;
     (0..listeners).map(|_| all.for_listener(&config.limits)).collect()
 }
 
@@ -313,6 +344,7 @@ fn shared(config: &Config, log: audit::Log) -> Shared {
         metrics: Arc::new(Metrics::new()),
         limits: config.limits.clone(),
         handshakes: Handshakes::new(&config.limits),
+        way: Way::of(config),
         drain: CancellationToken::new(),
     }
 }

@@ -16,6 +16,8 @@ pub(crate) struct Shared {
     pub(crate) limits: Limits,
     /// Room for TLS handshakes.
     pub(crate) handshakes: Handshakes,
+    /// How our own sockets are made.
+    pub(crate) way: crate::transparent::Way,
     /// Set when connections are to finish.
     pub(crate) drain: CancellationToken,
 }

@@ -26,6 +26,7 @@ mod go;
 mod hosts;
 mod identities;
 mod input;
+mod intercept;
 mod machine;
 mod manual;
 mod openssl;

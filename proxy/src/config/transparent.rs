@@ -16,8 +16,8 @@ use policy::strict::{Fields, Node, Reader};
 pub use probe::Probe;
 pub(super) use probe::probes;
 
-use super::{Config, Protocol, reading::present};
-use crate::intercept::{Callers, Calls, Cgroup, Mark, Mode, Namespace, Own, Plan, Ports, Udp, Who};
+use super::{Config, Outbound, Protocol, reading::present};
+use crate::intercept::{self, Callers, Cgroup, Mark, Mode, Namespace, Own, Plan, Ports, Udp, Who};
 
 /// Interception of the workload's traffic.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +111,7 @@ impl Transparent {
     pub fn plan(&self, config: &Config) -> Plan {
         let reached = config.inbound.iter().map(|listener| listener.listen);
         let own = reached.filter(|address| !address.ip().is_loopback()).map(|address| address.port());
-        let calls = self.inbound.as_ref().map(|called| Calls {
+        let calls = self.inbound.as_ref().map(|called| intercept::Calls {
             to: called.listen.port(),
             ports: match called.capture {
                 Capture::All => Ports::All,
@@ -136,6 +136,18 @@ impl Transparent {
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let inbound = self.inbound.iter().map(|called| called.listen);
         inbound.chain(self.outbound.iter().flat_map(|calling| calling.listen.iter().copied()))
+    }
+}
+
+impl Outbound {
+    /// Returns the addresses where the service of a listener is found, names left out.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let endpoints = &self.endpoints;
+        let address = |endpoint: &super::HostPort| {
+            let ip: IpAddr = endpoint.host().parse().ok()?;
+            Some(SocketAddr::from((ip, endpoint.port())))
+        };
+        endpoints.iter().filter_map(address)
     }
 }
 

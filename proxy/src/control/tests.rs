@@ -46,6 +46,7 @@ impl Stage {
             metrics: Arc::new(Metrics::new()),
             limits: Limits::default(),
             handshakes: Handshakes::new(&Limits::default()),
+            way: crate::transparent::Way::default(),
             drain: CancellationToken::new(),
         });
         let control = Control::new(Arc::clone(&shared), Vec::new());

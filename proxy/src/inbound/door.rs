@@ -6,6 +6,7 @@ use std::{net::SocketAddr, pin::Pin, sync::Arc};
 use audit::{CloseCause, Stage};
 use identity::Peer;
 use policy::{Allowed, Decision, Traffic};
+use tokio::net::TcpStream;
 
 use super::{at_connect, cause_of, decide_tcp, explained, gate, open, refused};
 use crate::{
@@ -13,12 +14,13 @@ use crate::{
     clock,
     config::{self, Protocol},
     http1::{self, Dial, DialError, Dialled, Pool, PoolKey, Session},
-    listener::{ConnectError, connect},
+    listener::ConnectError,
     live::{Live, Registered, Role},
     record::{Refusal, Trace},
     relay::relay,
     shared::Shared,
     stream::Stream,
+    transparent::Way,
     unreachable::Unreachable,
 };
 
@@ -28,6 +30,9 @@ pub(crate) struct Door {
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
     application: SocketAddr,
+    /// The address that callers called, where it is not that of the socket.
+    called: Option<SocketAddr>,
+    way: Way,
     pool: Arc<Pool>,
     unreachable: Arc<Unreachable>,
     shared: Arc<Shared>,
@@ -45,13 +50,33 @@ pub(crate) struct Known {
 impl Door {
     /// Makes the door of a listener that is open on `port`.
     pub(crate) fn new(config: &config::Inbound, port: u16, shared: Arc<Shared>) -> Self {
+        Self::make(config, port, None, shared.way, shared)
+    }
+
+    /// Makes the door of an address that was called and brought here. The application is called at that address.
+    pub(crate) fn called_at(config: &config::Inbound, way: Way, shared: Arc<Shared>) -> Self {
+        Self::make(config, config.listen.port(), Some(config.listen), way, shared)
+    }
+
+    fn make(
+        config: &config::Inbound,
+        port: u16,
+        called: Option<SocketAddr>,
+        way: Way,
+        shared: Arc<Shared>,
+    ) -> Self {
         let application = config.application;
         let unreachable = Arc::new(Unreachable::new(&config.name));
         let limit = shared.limits.connect_timeout;
-        let dial = Application { application, limit, unreachable: Arc::clone(&unreachable) };
+        let dial = Application { application, limit, way, unreachable: Arc::clone(&unreachable) };
         let pool = Arc::new(Pool::new(dial, shared.limits.head()));
         let (name, protocol) = (Arc::from(config.name.as_str()), config.protocol);
-        Self { name, port, protocol, application, pool, unreachable, shared }
+        Self { name, port, protocol, application, called, way, pool, unreachable, shared }
+    }
+
+    /// Returns the address that a caller called.
+    pub(crate) fn called(&self, socket: &TcpStream) -> Option<SocketAddr> {
+        self.called.or_else(|| socket.local_addr().ok())
     }
 
     pub(crate) fn pool(&self) -> &Arc<Pool> {
@@ -96,7 +121,7 @@ impl Door {
     }
 
     async fn relay(&self, mut stream: Stream, live: &Live, trace: &Trace) -> CloseCause {
-        let socket = match connect(self.application, self.shared.limits.connect_timeout).await {
+        let socket = match self.way.connect(self.application, self.shared.limits.connect_timeout).await {
             Ok(socket) => socket,
             Err(error) => {
                 self.unreachable.tell(self.application, &error);
@@ -138,6 +163,7 @@ impl Door {
 struct Application {
     application: SocketAddr,
     limit: std::time::Duration,
+    way: Way,
     unreachable: Arc<Unreachable>,
 }
 
@@ -148,7 +174,7 @@ impl Dial for Application {
 
     fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Dialled, DialError>> + Send + '_>> {
         Box::pin(async {
-            let connected = connect(self.application, self.limit).await;
+            let connected = self.way.connect(self.application, self.limit).await;
             if let Err(error) = &connected {
                 self.unreachable.tell(self.application, error);
             }

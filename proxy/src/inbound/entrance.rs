@@ -27,7 +27,7 @@ impl Entrance<'_> {
     /// Begins the records of a connection.
     pub(crate) fn trace(&self, socket: &TcpStream, from: SocketAddr) -> Trace {
         let trace = Trace::begin(self.shared.log.clone(), Arc::clone(&self.shared.metrics), Some(from));
-        trace.to(&self.door.name, socket.local_addr().ok())
+        trace.to(&self.door.name, self.door.called(socket))
     }
 
     /// Refuses a connection for which there is no place.
@@ -62,7 +62,7 @@ impl Entrance<'_> {
         // Lower case for good: the library keeps names as they came.
         let sni = server_name.map(|name| Arc::from(name.to_ascii_lowercase()));
         let trace = trace.called_by(&peer, sni.as_deref());
-        let destination = stream.get_ref().local_addr().ok().map(|address| address.ip().to_canonical());
+        let destination = self.door.called(stream.get_ref()).map(|address| address.ip().to_canonical());
         let proof = Proof { peer: peer.clone(), chain };
         let (role, waiting) = self.door.registration();
         let source = Some(from.ip().to_canonical());

@@ -27,6 +27,7 @@ fn shared() -> (Arc<Shared>, tempfile::TempDir, audit::Writer) {
         metrics: Arc::new(Metrics::new()),
         limits: Limits::default(),
         handshakes: Handshakes::new(&Limits::default()),
+        way: crate::transparent::Way::default(),
         drain: CancellationToken::new(),
     });
     (shared, directory, writer)

@@ -18,16 +18,16 @@ use identity::{
 use rustls_pki_types::{CertificateDer, ServerName, pem::PemObject};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
     time::timeout,
 };
 
-use crate::config;
+use crate::{config, transparent::Way};
 
 /// Fetches key sets as the configuration allows.
 #[derive(Debug)]
 pub(super) struct Fetcher {
     config: config::Jwt,
+    way: Way,
 }
 
 /// Why there are no keys.
@@ -59,7 +59,12 @@ pub(super) enum FetchError {
 
 impl Fetcher {
     pub(super) fn new(config: config::Jwt) -> Self {
-        Self { config }
+        Self { config, way: Way::default() }
+    }
+
+    /// Connects as the proxy's own sockets do.
+    pub(super) fn by(self, way: Way) -> Self {
+        Self { way, ..self }
     }
 
     /// Fetches the keys and says for how long they are fresh.
@@ -69,7 +74,7 @@ impl Fetcher {
 
     async fn exchange(&self, url: &str) -> Result<(KeySet, Duration), FetchError> {
         let address = Address::parse(url, self.config.danger_allow_http)?;
-        let socket = TcpStream::connect((address.dial(), address.port)).await.map_err(FetchError::Connect)?;
+        let socket = self.way.connect_host(address.dial(), address.port).await.map_err(FetchError::Connect)?;
         if !address.secure {
             return get(&address, socket).await;
         }

@@ -12,7 +12,7 @@ use identity::{crypto, jwt::KeySet};
 use tokio::{sync::Notify, task::JoinSet, time::sleep};
 
 use super::fetch::{FetchError, Fetcher};
-use crate::{config, metrics::Metrics, state::State};
+use crate::{config, metrics::Metrics, state::State, transparent::Way};
 
 /// Where the keys of an issuer are.
 #[derive(Debug)]
@@ -94,8 +94,8 @@ impl Drop for Fetched {
 }
 
 /// Keeps every key set fresh that a snapshot uses. Ends with the runtime.
-pub(crate) async fn run(state: Arc<State>, config: config::Jwt, metrics: Arc<Metrics>) {
-    let fetcher = Arc::new(Fetcher::new(config));
+pub(crate) async fn run(state: Arc<State>, config: config::Jwt, way: Way, metrics: Arc<Metrics>) {
+    let fetcher = Arc::new(Fetcher::new(config).by(way));
     let mut keeping = JoinSet::new();
     loop {
         for fetched in state.tokens().take_fresh() {

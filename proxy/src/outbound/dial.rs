@@ -26,7 +26,6 @@ use crate::{
     activity::Waiting,
     config::{self, HostPort},
     http1::{Dial, DialError, Dialled, PoolKey},
-    listener,
     live::{Entry, Key, Live, Proof, Registered, Role},
     record::{self, Refusal, Trace},
     shared::Shared,
@@ -220,7 +219,7 @@ impl Dialler {
             // One that does not answer leaves time for the others.
             let left = u32::try_from(self.endpoints.len() - tried).unwrap_or(u32::MAX).max(1);
             let share = deadline.saturating_duration_since(Instant::now()) / left;
-            match timeout_at(Instant::now() + share.max(SHORTEST_TRY), connect_to(endpoint)).await {
+            match timeout_at(Instant::now() + share.max(SHORTEST_TRY), self.connect_to(endpoint)).await {
                 Ok(Ok(socket)) => return Ok(socket),
                 Ok(Err(failed)) => error = ReachError::Connect(failed),
                 Err(_) => error = ReachError::TimedOut,
@@ -228,12 +227,10 @@ impl Dialler {
         }
         Err(error)
     }
-}
 
-async fn connect_to(endpoint: &HostPort) -> std::io::Result<TcpStream> {
-    let socket = TcpStream::connect((endpoint.host(), endpoint.port())).await?;
-    listener::prepare(&socket);
-    Ok(socket)
+    async fn connect_to(&self, endpoint: &HostPort) -> std::io::Result<TcpStream> {
+        self.shared.way.connect_host(endpoint.host(), endpoint.port()).await
+    }
 }
 
 /// Connects a pool to the service.

@@ -9,12 +9,15 @@ use std::{
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{Ready, RunError};
-use crate::{admin::Socket, config::Config, listener};
+use crate::{admin::Socket, config::Config, listener, transparent};
 
 /// Every open socket.
 pub(super) struct Listeners {
     pub(super) inbound: Vec<Listening>,
     pub(super) outbound: Vec<Listening>,
+    /// Where the rules of the network namespace bring calls to the workload, and calls of it.
+    pub(super) called: Vec<Listening>,
+    pub(super) calling: Vec<Listening>,
     pub(super) admin: Vec<Socket>,
 }
 
@@ -28,6 +31,8 @@ impl Listeners {
         for listener in &config.outbound {
             outbound.push(plain(&listener.name, listener.listen).await?);
         }
+        let (called, calling) = transparent::open(config)
+            .map_err(|(address, source)| failed("transparent", address, source))?;
         let mut admin = Vec::new();
         if let Some(address) = config.admin.listen {
             admin.push(Socket::Tcp(open("admin", address).await?));
@@ -35,7 +40,7 @@ impl Listeners {
         if let Some(path) = &config.admin.socket {
             admin.push(Socket::Unix(open_socket(path)?));
         }
-        Ok(Self { inbound, outbound, admin })
+        Ok(Self { inbound, outbound, called, calling, admin })
     }
 
     pub(super) fn addresses(&self, config: &Config) -> Ready {

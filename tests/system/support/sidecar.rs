@@ -26,6 +26,7 @@ pub(crate) struct Setup {
     central: bool,
     inbound: Vec<String>,
     outbound: Vec<String>,
+    sections: Vec<String>,
 }
 
 impl Setup {
@@ -39,6 +40,7 @@ impl Setup {
             central: false,
             inbound: Vec::new(),
             outbound: Vec::new(),
+            sections: Vec::new(),
         }
     }
 
@@ -104,6 +106,12 @@ impl Setup {
         self
     }
 
+    /// More sections of the configuration, as they are written.
+    pub(crate) fn section(mut self, text: &str) -> Self {
+        self.sections.push(text.to_owned());
+        self
+    }
+
     fn text(&self, dir: &Path, admin: SocketAddr) -> String {
         let dir = dir.display();
         let policies = if self.central {
@@ -122,6 +130,9 @@ impl Setup {
             if !listeners.is_empty() {
                 let _infallible = writeln!(text, "{key}:\n{}", listeners.join("\n"));
             }
+        }
+        for section in &self.sections {
+            let _infallible = writeln!(text, "{section}");
         }
         let _infallible = writeln!(
             text,

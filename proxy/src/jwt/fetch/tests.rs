@@ -7,7 +7,7 @@ use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
 use super::*;
@@ -214,7 +214,7 @@ async fn a_declared_issuer_has_its_keys_fetched_and_its_tokens_verified_from_the
     let signer = Signer::new("one");
     let site = Site::new(answer("200 OK", "", &signer.keys())).await;
     let (state, metrics) = (Arc::new(State::default()), Arc::new(Metrics::new()));
-    let keeping = tokio::spawn(crate::jwt::run(Arc::clone(&state), site.config(), metrics));
+    let keeping = tokio::spawn(crate::jwt::run(Arc::clone(&state), site.config(), Way::default(), metrics));
     let issuer = Arc::new(policy::Issuer {
         issuer: ISSUER.into(),
         audiences: Vec::new(),
