@@ -1,0 +1,83 @@
+//! Finds out whether the other end of a tunnel is still there, and whether anybody uses it: one timer for a tunnel, however
+//! many streams it has.
+
+use std::{
+    task::Poll,
+    time::{Duration, Instant},
+};
+
+use h2::{Ping, PingPong};
+use tokio::time::{Interval, MissedTickBehavior, interval_at};
+
+/// What the timer found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Beat {
+    /// All is well.
+    Alive,
+    /// No stream has been open for a while.
+    Idle,
+    /// The other end does not answer.
+    Dead,
+}
+
+/// The timer of one tunnel.
+#[derive(Debug)]
+pub(super) struct Pulse {
+    timer: Interval,
+    ping: Option<PingPong>,
+    asked: Option<Instant>,
+    used: Instant,
+}
+
+impl Pulse {
+    pub(super) fn new(ping: Option<PingPong>) -> Self {
+        let mut timer = interval_at(tokio::time::Instant::now() + EVERY, EVERY);
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self { timer, ping, asked: None, used: Instant::now() }
+    }
+
+    /// Waits for the next beat.
+    pub(super) async fn next(&mut self) {
+        self.timer.tick().await;
+    }
+
+    /// Says how the tunnel fares that has `streams` open streams.
+    pub(super) fn beat(&mut self, streams: usize, now: Instant) -> Beat {
+        if streams > 0 {
+            self.used = now;
+        }
+        self.hear();
+        match self.asked {
+            Some(asked) if now.saturating_duration_since(asked) >= PATIENCE => return Beat::Dead,
+            Some(_) => {}
+            None => self.ask(now),
+        }
+        if now.saturating_duration_since(self.used) >= IDLE { Beat::Idle } else { Beat::Alive }
+    }
+
+    /// Takes an answer that has come.
+    fn hear(&mut self) {
+        let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+        if let Some(ping) = &mut self.ping
+            && let Poll::Ready(answer) = ping.poll_pong(&mut cx)
+            && answer.is_ok()
+        {
+            self.asked = None;
+        }
+    }
+
+    fn ask(&mut self, now: Instant) {
+        if let Some(ping) = &mut self.ping
+            && ping.send_ping(Ping::opaque()).is_ok()
+        {
+            self.asked = Some(now);
+        }
+    }
+}
+
+/// Between two questions.
+const EVERY: Duration = Duration::from_secs(10);
+/// For an answer.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Without a stream.
+const IDLE: Duration = Duration::from_secs(5 * 60);
