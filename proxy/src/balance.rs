@@ -300,6 +300,10 @@ impl Balancer {
         std::mem::take(&mut self.changes)
     }
 
+    pub(crate) fn has(&self, address: SocketAddr) -> bool {
+        self.places.contains_key(&address)
+    }
+
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         self.slots.iter().map(|slot| slot.member.address)
     }

@@ -2,39 +2,31 @@
 
 use std::{fmt, str::FromStr};
 
-/// A region, or a zone within it: `eu-west` or `eu-west/a`.
+/// A place: its parts from the largest to the smallest, such as `eu-west/a`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Locality {
-    region: String,
-    zone: Option<String>,
-}
+pub struct Locality(Vec<String>);
 
-/// How far an endpoint is from here, nearest first.
+/// How far an endpoint is from here: the parts of our own place that are not its own, too.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Distance {
-    Zone,
-    Region,
-    /// Or unknown.
-    Elsewhere,
-}
+pub(crate) struct Distance(u8);
 
 impl Distance {
+    /// Nothing in common, or nothing known.
+    pub(crate) const ELSEWHERE: Self = Self(u8::MAX);
+
     pub(crate) fn between(here: Option<&Locality>, there: Option<&Locality>) -> Self {
-        match (here, there) {
-            (Some(here), Some(there)) if here.region == there.region => {
-                if here.zone.is_some() && here.zone == there.zone { Self::Zone } else { Self::Region }
-            }
-            (Some(_), Some(_)) | (None, _) | (_, None) => Self::Elsewhere,
+        let (Some(here), Some(there)) = (here, there) else { return Self::ELSEWHERE };
+        let common = here.0.iter().zip(&there.0).take_while(|(here, there)| here == there).count();
+        if common == 0 {
+            return Self::ELSEWHERE;
         }
+        u8::try_from(here.0.len() - common).map_or(Self::ELSEWHERE, Self)
     }
 }
 
 impl fmt::Display for Locality {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.zone {
-            Some(zone) => write!(out, "{}/{zone}", self.region),
-            None => out.write_str(&self.region),
-        }
+        out.write_str(&self.0.join("/"))
     }
 }
 
@@ -42,23 +34,20 @@ impl FromStr for Locality {
     type Err = LocalityError;
 
     fn from_str(text: &str) -> Result<Self, LocalityError> {
-        let (region, zone) = match text.split_once('/') {
-            Some((region, zone)) => (region, Some(zone)),
-            None => (text, None),
-        };
-        for part in [Some(region), zone].into_iter().flatten() {
-            let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-            if part.is_empty() || part.len() > MAX_PART || !part.bytes().all(plain) {
-                return Err(LocalityError);
-            }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        let part = |part: &str| !part.is_empty() && part.bytes().all(plain);
+        if text.len() > MAX_LENGTH || !text.split('/').all(part) {
+            return Err(LocalityError);
         }
-        Ok(Self { region: region.to_owned(), zone: zone.map(str::to_owned) })
+        Ok(Self(text.split('/').map(str::to_owned).collect()))
     }
 }
 
 /// A text that is no locality.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a region, or region/zone: letters, digits, dots, dashes and underscores, at most 63 each")]
+#[error(
+    "parts of letters, digits, dots, dashes and underscores with slashes between them, at most 128 bytes"
+)]
 pub struct LocalityError;
 
 /// Returns what share of the calls goes to each distance, nearest first, from the weight that can be called there and
@@ -89,7 +78,7 @@ fn ratio(part: u64, whole: u64) -> f64 {
 
 /// Two thirds of the endpoints of a place carry what all of them did.
 const SPARE: f64 = 1.5;
-const MAX_PART: usize = 63;
+const MAX_LENGTH: usize = 128;
 
 #[cfg(test)]
 mod tests {
@@ -102,23 +91,22 @@ mod tests {
     }
 
     #[test]
-    fn distance_goes_by_region_and_then_zone() {
-        let here = locality("eu/a");
+    fn distance_goes_by_what_two_places_have_in_common() {
+        let here = locality("eu/a/1");
         let between = |there| Distance::between(Some(&here), Some(&locality(there)));
 
         assert_eq!(
-            ["eu/a", "eu/b", "eu", "us/a"].map(between),
-            [Distance::Zone, Distance::Region, Distance::Region, Distance::Elsewhere]
+            ["eu/a/1", "eu/a/1/x", "eu/a/2", "eu/b/1", "eu", "us/a/1"].map(between),
+            [Distance(0), Distance(0), Distance(1), Distance(2), Distance(2), Distance::ELSEWHERE]
         );
-        assert_eq!(Distance::between(None, Some(&here)), Distance::Elsewhere);
-        assert_eq!(Distance::between(Some(&here), None), Distance::Elsewhere);
-        // Two regions without zones are near, not at the same place.
-        assert_eq!(Distance::between(Some(&locality("eu")), Some(&locality("eu"))), Distance::Region);
+        assert_eq!(Distance::between(None, Some(&here)), Distance::ELSEWHERE);
+        assert_eq!(Distance::between(Some(&here), None), Distance::ELSEWHERE);
     }
 
     #[test]
     fn what_is_no_locality_is_refused() {
-        for text in ["", "/", "eu/", "/a", "eu/a/b", "eu west", "eu/ä"] {
+        let long = "a".repeat(129);
+        for text in ["", "/", "eu/", "/a", "eu//a", "eu west", "eu/\u{e4}", &long] {
             assert_eq!(text.parse::<Locality>(), Err(LocalityError), "{text:?}");
         }
         assert_eq!(locality("eu-west_1/a.2").to_string(), "eu-west_1/a.2");

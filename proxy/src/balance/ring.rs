@@ -21,7 +21,7 @@ impl Ring {
         let mut points = Vec::new();
         for (place, (address, weight)) in endpoints.iter().enumerate() {
             let start = hash(address.to_string().as_bytes());
-            let numbers = 0..each * u64::from(*weight);
+            let numbers = 0..share(*weight, each, total);
             points.extend(numbers.map(|number| (mix(start ^ mix(number)), place)));
         }
         points.sort_unstable();
@@ -44,6 +44,13 @@ fn points_of_one(total: u64) -> u64 {
         each /= 2;
     }
     each
+}
+
+/// Returns how many points an endpoint has. Where weights are so large that not every part of them can have a point, they
+/// are shared out.
+fn share(weight: u32, each: u64, total: u64) -> u64 {
+    let weight = u64::from(weight);
+    if total <= MOST_POINTS { each * weight } else { (weight * MOST_POINTS / total).max(1) }
 }
 
 /// Returns the key of a text. It is the same in every sidecar of every version.

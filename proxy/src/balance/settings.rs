@@ -193,34 +193,34 @@ pub enum Probe {
 }
 
 /// Failures in a row: one is a coincidence, five are not.
-pub const FAILURES: u32 = 5;
+const FAILURES: u32 = 5;
 /// Percent: an endpoint that fails every second call is worse than none.
-pub const SUCCESS_RATE: u32 = 50;
+const SUCCESS_RATE: u32 = 50;
 /// Calls without which a rate says nothing.
-pub const CALLS: u32 = 20;
+const CALLS: u32 = 20;
 /// The first ejection.
-pub const BASE_EJECTION: Duration = Duration::from_secs(10);
+const BASE_EJECTION: Duration = Duration::from_secs(10);
 /// The longest ejection.
-pub const LONGEST_EJECTION: Duration = Duration::from_secs(300);
+const LONGEST_EJECTION: Duration = Duration::from_secs(300);
 /// Percent: the other half has to carry all calls.
-pub const EJECTED_SHARE: u32 = 50;
+const EJECTED_SHARE: u32 = 50;
 /// More than one sidecar carries (`limits.connections`): a breaker trips where somebody has set it.
-pub const UNDER_WAY: u32 = 10_000;
+const UNDER_WAY: u32 = 10_000;
 /// Tries after the first.
-pub const ATTEMPTS: u32 = 2;
+const ATTEMPTS: u32 = 2;
 /// Percent: retries add a fifth to the load of a service that is failing already, and no more.
-pub const RETRY_RATIO: u32 = 20;
+const RETRY_RATIO: u32 = 20;
 /// So that a service with few calls has retries at all.
-pub const RETRIES_PER_SECOND: u32 = 10;
+const RETRIES_PER_SECOND: u32 = 10;
 /// The first wait.
-pub const BASE_WAIT: Duration = Duration::from_millis(25);
+const BASE_WAIT: Duration = Duration::from_millis(25);
 /// The longest wait.
-pub const LONGEST_WAIT: Duration = Duration::from_millis(250);
+const LONGEST_WAIT: Duration = Duration::from_millis(250);
 /// From one question to the next.
-pub const CHECK_EVERY: Duration = Duration::from_secs(10);
+const CHECK_EVERY: Duration = Duration::from_secs(10);
 /// For one question.
-pub const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
+const CHECK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Failed questions in a row.
-pub const UNHEALTHY: u32 = 3;
+const UNHEALTHY: u32 = 3;
 /// Answered questions in a row.
-pub const HEALTHY: u32 = 2;
+const HEALTHY: u32 = 2;

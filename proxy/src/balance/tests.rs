@@ -16,7 +16,12 @@ fn address(number: u16) -> SocketAddr {
 }
 
 fn member(number: u16) -> Member {
-    Member { address: address(number), weight: 1, distance: Distance::Elsewhere, via: Via::Connection }
+    Member { address: address(number), weight: 1, distance: Distance::ELSEWHERE, via: Via::Connection }
+}
+
+fn near_by() -> Distance {
+    let here = "eu/a".parse().unwrap();
+    Distance::between(Some(&here), Some(&here))
 }
 
 fn members(count: u16) -> Vec<Member> {
@@ -168,7 +173,7 @@ fn calls_go_further_away_as_the_near_fail() {
     let now = Instant::now();
     let mut all = members(6);
     for near in &mut all[..3] {
-        near.distance = Distance::Zone;
+        near.distance = near_by();
     }
     let mut settings = settings(Method::LeastRequest);
     settings.ejection.share = 100;

@@ -1,48 +1,34 @@
-//! Connects to one of a service's endpoints and has it prove an expected identity.
+//! Connects to an endpoint of a service and has it prove an expected identity.
 
-use std::{
-    future::Future,
-    net::SocketAddr,
-    pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use audit::{CloseCause, DenialId, Reason, Stage};
-use identity::{
-    Peer, SpiffeId,
-    tls::HandshakeError,
-};
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout_at},
-};
+use identity::{Peer, tls::HandshakeError};
+use tokio::net::TcpStream;
 
 use super::DROPPED;
 use crate::{
     activity::Waiting,
-    config::{self, HostPort},
-    http1::{Dial, DialError, Dialled, PoolKey},
+    balance::{Load, Via},
+    config::Tunnelling,
+    http1::DialError,
+    listener::ConnectError,
     live::{Entry, Key, Live, Proof, Registered, Role},
     record::{self, Refusal, Trace},
+    services::{Call, CallError, Held, Listed, Room, Service},
     shared::Shared,
     state::{self, Identity},
     stream::Stream,
     tls::{self, Met},
-    unreachable::Unreachable,
+    tunnel::{self, OpenError, Tunnels},
 };
 
-/// Connects to one service.
+/// Connects to the endpoints of one service.
 pub(super) struct Dialler {
-    name: Arc<str>,
-    expected: Arc<[SpiffeId]>,
-    endpoints: Vec<HostPort>,
-    next: AtomicUsize,
-    unreachable: Unreachable,
-    shared: Arc<Shared>,
+    pub(super) service: Arc<Service>,
+    pub(super) tunnelling: Tunnelling,
+    pub(super) tunnels: Arc<Tunnels>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// A connection to a peer that proved an expected identity.
@@ -52,11 +38,13 @@ pub(super) struct Reached {
     pub(super) generation: u64,
 }
 
-/// Keeps a connection to a peer in the registry, and puts its end on record.
+/// Keeps a connection to a peer in the registry and in the list of its service, and puts its end on record.
 pub(crate) struct Opened {
     trace: Trace,
     registered: Registered,
     cause: Option<CloseCause>,
+    _listed: Listed,
+    _room: Room,
 }
 
 impl Opened {
@@ -95,6 +83,8 @@ impl Drop for Opened {
 pub(super) enum ReachError {
     #[error("no identity to prove")]
     NoIdentity,
+    #[error(transparent)]
+    Call(#[from] CallError),
     #[error("no endpoint can be connected to")]
     Connect(#[source] std::io::Error),
     #[error("connecting took too long")]
@@ -103,71 +93,191 @@ pub(super) enum ReachError {
     Rejected { reason: &'static str, denial: DenialId },
     #[error("handshake failed: {reason}")]
     Handshake { reason: &'static str },
+    #[error("the tunnel leads nowhere")]
+    Tunnel(#[source] OpenError),
 }
 
 impl ReachError {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::NoIdentity => "no_identity",
+            Self::Call(CallError::NoEndpoint(_)) => "no_endpoint",
+            Self::Call(CallError::Overloaded(_)) => "overloaded",
             Self::Connect(_) => "connect_failed",
             Self::TimedOut => "connect_timeout",
             Self::Rejected { .. } => "peer_rejected",
             Self::Handshake { .. } => "handshake_failed",
+            Self::Tunnel(error) => error.code(),
+        }
+    }
+
+    /// Says what the failure means for the endpoint, and whether another one may be asked.
+    fn blame(&self) -> Blame {
+        match self {
+            Self::Connect(_) | Self::TimedOut | Self::Handshake { .. } => Blame::Endpoint,
+            Self::Rejected { reason: TRUST_WITHDRAWN, .. } | Self::NoIdentity | Self::Call(_) => {
+                Blame::Nobody
+            }
+            Self::Rejected { .. } => Blame::Impostor,
+            Self::Tunnel(error) => match error {
+                // A decision about the call: nobody else is asked for another one.
+                OpenError::Denied | OpenError::Refused { .. } => Blame::Nobody,
+                OpenError::Rejected { .. } => Blame::Impostor,
+                OpenError::Connect(_)
+                | OpenError::TimedOut
+                | OpenError::Handshake { .. }
+                | OpenError::NoTunnel
+                | OpenError::Unreachable
+                | OpenError::Broken(_)
+                | OpenError::Outdated => Blame::Endpoint,
+            },
         }
     }
 }
 
-impl Dialler {
-    pub(super) fn new(config: &config::Outbound, shared: Arc<Shared>) -> Self {
-        let endpoints = config.endpoints.clone();
-        let (name, next) = (Arc::from(config.name.as_str()), AtomicUsize::new(0));
-        let expected = Arc::from(config.expect.as_slice());
-        Self { name, expected, endpoints, next, unreachable: Unreachable::new(&config.name), shared }
-    }
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Blame {
+    /// The endpoint does not work: another one may.
+    Endpoint,
+    /// The endpoint is somebody else. The call ends there: it was refused.
+    Impostor,
+    Nobody,
+}
 
+impl Dialler {
     /// Begins the records of a call.
     pub(super) fn trace(&self, from: Option<SocketAddr>) -> Trace {
         let trace = Trace::begin(self.shared.log.clone(), Arc::clone(&self.shared.metrics), from);
-        let trace = trace.to(&self.name, None);
+        let trace = trace.to(self.service.name(), None);
         match &self.shared.state.now().identity {
             Some(identity) => trace.by_workload(identity.id()),
             None => trace,
         }
     }
 
-    /// Connects to the endpoint whose turn it is, or to the next that answers, and does the handshake.
-    pub(super) async fn dial(
+    /// Connects to the endpoint that is chosen for a call. One that does not answer is followed by another while the call
+    /// may be tried again: nothing has been sent.
+    pub(super) async fn reach(
         &self,
+        call: &mut Call,
         from: Option<SocketAddr>,
         waiting: Waiting,
-    ) -> Result<Reached, ReachError> {
-        let reached = self.reach(from, waiting).await;
-        match &reached {
-            Ok(_) | Err(ReachError::NoIdentity) => {}
-            Err(error) => {
-                let endpoints: Vec<_> = self.endpoints.iter().map(ToString::to_string).collect();
-                self.unreachable.tell(endpoints.join(", "), error);
+    ) -> Result<(Reached, Held), ReachError> {
+        let reached = loop {
+            let held = match call.next() {
+                Ok(held) => held,
+                Err(error) => break Err(error.into()),
+            };
+            let error = match self.connect(&held, call, from, waiting).await {
+                Ok(reached) => return Ok((reached, held)),
+                Err(error) => error,
+            };
+            match error.blame() {
+                Blame::Endpoint => held.failed(),
+                Blame::Impostor => {
+                    held.is_impostor();
+                    break Err(error);
+                }
+                Blame::Nobody => break Err(error),
             }
+            drop(held);
+            if !call.retry().await {
+                break Err(error);
+            }
+        };
+        if let Err(error) = &reached
+            && !matches!(error, ReachError::NoIdentity)
+        {
+            self.service.unreachable.tell(call.spec().places(), error);
         }
         reached
     }
 
-    async fn reach(&self, from: Option<SocketAddr>, waiting: Waiting) -> Result<Reached, ReachError> {
+    async fn connect(
+        &self,
+        held: &Held,
+        call: &Call,
+        from: Option<SocketAddr>,
+        waiting: Waiting,
+    ) -> Result<Reached, ReachError> {
+        let (limit, handshake) = call.connect_limits(self.shared.limits.handshake_timeout);
+        let connecting = self.connect_to(held.address(), held.via(), (limit, handshake), (from, waiting));
+        match handshake {
+            Some(_) => connecting.await,
+            None => tokio::time::timeout(limit, connecting).await.unwrap_or(Err(ReachError::TimedOut)),
+        }
+    }
+
+    /// Connects to one endpoint: through a tunnel where that is how it is called, else directly.
+    pub(super) async fn connect_to(
+        &self,
+        address: SocketAddr,
+        via: Via,
+        limits: (Duration, Option<Duration>),
+        (from, waiting): (Option<SocketAddr>, Waiting),
+    ) -> Result<Reached, ReachError> {
+        let room = Room::take(&self.service, Load::Connection)?;
+        let _pending = Room::take(&self.service, Load::Pending)?;
         let identity = self.shared.state.now().identity.clone().ok_or(ReachError::NoIdentity)?;
-        let socket = self.connect().await?;
-        let address = socket.peer_addr().ok();
-        let trace = self.trace(from).to(&self.name, address);
-        let Met { peer, chain, stream, .. } = self.handshake(&identity, socket, &trace).await?;
-        let trace = trace.answered_by(&peer);
-        let port = address.map_or(0, |address| address.port());
-        let key = Key::new(Role::Outbound, Some(peer.id().clone()), None, port);
-        let entry = Entry { key, proof: Some(Proof { peer, chain }), opened: trace.opened_at(), waiting };
-        let registered = self.shared.registry.register(entry);
+        let trace = self.trace(from).to(self.service.name(), Some(address));
+        let how = match (self.tunnelling, via) {
+            (Tunnelling::Never, Via::Tunnel) => Tunnelling::Always(tunnel::PORT),
+            (how, Via::Tunnel | Via::Connection) => how,
+        };
+        let tunnelled = match how {
+            Tunnelling::Never => None,
+            Tunnelling::Always(port) => Some(self.through_tunnel(&identity, (address, port), &trace).await?),
+            Tunnelling::Preferred(port) => {
+                match self.through_tunnel(&identity, (address, port), &trace).await {
+                    Ok(carried) => Some(carried),
+                    Err(ReachError::Tunnel(error)) if error.is_no_tunnel() => None,
+                    Err(error) => return Err(error),
+                }
+            }
+        };
+        let (stream, proof) = match tunnelled {
+            Some(carried) => (carried.stream, carried.proof),
+            None => {
+                let Met { peer, chain, stream, .. } =
+                    self.directly(&identity, address, limits, &trace).await?;
+                (Stream::Tls(stream), Arc::new(Proof { peer, chain }))
+            }
+        };
+        let trace = trace.answered_by(&proof.peer);
+        let key = Key::new(Role::Outbound, Some(proof.peer.id().clone()), None, address.port());
+        let entry = Entry { key, proof: None, opened: trace.opened_at(), waiting };
+        let registered = self.shared.registry.register_of(entry, Some(proof));
+        let listed = self.service.list(address, registered.live());
         self.check_trust(&identity, &registered, &trace)?;
         trace.opened(None, Arc::default());
-        let opened = Opened { trace, registered, cause: None };
-        let generation = identity.credentials.generation();
-        Ok(Reached { stream: Stream::Tls(stream), opened, generation })
+        let opened = Opened { trace, registered, cause: None, _listed: listed, _room: room };
+        Ok(Reached { stream, opened, generation: identity.credentials.generation() })
+    }
+
+    async fn through_tunnel(
+        &self,
+        identity: &Arc<Identity>,
+        (endpoint, port): (SocketAddr, u16),
+        trace: &Trace,
+    ) -> Result<tunnel::Carried, ReachError> {
+        let expected = Arc::clone(&self.service.spec().expect);
+        let call = tunnel::Call { identity: Arc::clone(identity), expected, endpoint, port };
+        self.tunnels.open(&call, trace).await.map_err(ReachError::Tunnel)
+    }
+
+    async fn directly(
+        &self,
+        identity: &Identity,
+        address: SocketAddr,
+        (connect, handshake): (Duration, Option<Duration>),
+        trace: &Trace,
+    ) -> Result<Met<Peer>, ReachError> {
+        let socket = self.shared.way.connect(address, connect).await.map_err(|error| match error {
+            ConnectError::Io(error) => ReachError::Connect(error),
+            ConnectError::TimedOut => ReachError::TimedOut,
+        })?;
+        self.handshake(identity, socket, handshake.unwrap_or(connect), trace).await
     }
 
     /// A bundle withdrawn between the handshake and the registration has to be noticed here.
@@ -182,19 +292,19 @@ impl Dialler {
             return Ok(());
         }
         let denial = trace.denied(Refusal::plain(Stage::Connect, Reason::TrustWithdrawn));
-        Err(ReachError::Rejected { reason: "trust_withdrawn", denial })
+        Err(ReachError::Rejected { reason: TRUST_WITHDRAWN, denial })
     }
 
     async fn handshake(
         &self,
         identity: &Identity,
         socket: TcpStream,
+        limit: Duration,
         trace: &Trace,
     ) -> Result<Met<Peer>, ReachError> {
-        let config = identity.client(&self.expected, false).map_err(|_| ReachError::NoIdentity)?;
-        let limit = self.shared.limits.handshake_timeout;
-        let connecting = tls::connect(&config, socket);
-        match tokio::time::timeout(limit, connecting).await {
+        let expected = Arc::clone(&self.service.spec().expect);
+        let config = identity.client(&expected, false).map_err(|_| ReachError::NoIdentity)?;
+        match tokio::time::timeout(limit, tls::connect(&config, socket)).await {
             Ok(Ok(connected)) => Ok(connected),
             Ok(Err(HandshakeError::Rejected(error))) => {
                 let reason = error.reason();
@@ -202,55 +312,11 @@ impl Dialler {
                 Err(ReachError::Rejected { reason, denial: trace.denied(refusal) })
             }
             Ok(Err(error)) => {
-                tracing::debug!(service = %self.name, %error, "handshake with an endpoint failed");
+                tracing::debug!(service = %self.service.name(), %error, "handshake with an endpoint failed");
                 Err(ReachError::Handshake { reason: error.reason() })
             }
             Err(_) => Err(ReachError::Handshake { reason: "timeout" }),
         }
-    }
-
-    /// Tries each endpoint once, beginning with the one whose turn it is, within one time limit.
-    async fn connect(&self) -> Result<TcpStream, ReachError> {
-        let deadline = Instant::now() + self.shared.limits.connect_timeout;
-        let first = self.next.fetch_add(1, Ordering::Relaxed) % self.endpoints.len().max(1);
-        let mut error = ReachError::TimedOut;
-        let (before, after) = self.endpoints.split_at_checked(first).unwrap_or((&[], &self.endpoints));
-        for (tried, endpoint) in after.iter().chain(before).enumerate() {
-            // One that does not answer leaves time for the others.
-            let left = u32::try_from(self.endpoints.len() - tried).unwrap_or(u32::MAX).max(1);
-            let share = deadline.saturating_duration_since(Instant::now()) / left;
-            match timeout_at(Instant::now() + share.max(SHORTEST_TRY), self.connect_to(endpoint)).await {
-                Ok(Ok(socket)) => return Ok(socket),
-                Ok(Err(failed)) => error = ReachError::Connect(failed),
-                Err(_) => error = ReachError::TimedOut,
-            }
-        }
-        Err(error)
-    }
-
-    async fn connect_to(&self, endpoint: &HostPort) -> std::io::Result<TcpStream> {
-        self.shared.way.connect_host(endpoint.host(), endpoint.port()).await
-    }
-}
-
-/// Connects a pool to the service.
-pub(super) struct Pooled(pub(super) Arc<Dialler>);
-
-impl Dial for Pooled {
-    fn key(&self) -> Result<PoolKey, DialError> {
-        let now = self.0.shared.state.now();
-        let identity = now.identity.as_ref().ok_or(DialError::NoIdentity)?;
-        let generation = identity.credentials.generation();
-        Ok(PoolKey::Mutual { own: identity.id().clone(), generation })
-    }
-
-    fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Dialled, DialError>> + Send + '_>> {
-        Box::pin(async {
-            let PoolKey::Mutual { own, .. } = self.key()? else { return Err(DialError::NoIdentity) };
-            let reached = self.0.dial(None, Waiting::Nothing).await?;
-            let key = PoolKey::Mutual { own, generation: reached.generation };
-            Ok(Dialled { stream: reached.stream, key, opened: Some(reached.opened) })
-        })
     }
 }
 
@@ -262,9 +328,10 @@ impl From<ReachError> for DialError {
             ReachError::TimedOut => Self::TimedOut,
             ReachError::Rejected { reason, denial } => Self::Rejected { reason, denial },
             ReachError::Handshake { reason } => Self::Handshake { reason },
+            error @ (ReachError::Call(_) | ReachError::Tunnel(_)) => Self::Handshake { reason: error.code() },
         }
     }
 }
 
-/// However many endpoints share the time, each gets at least this.
-const SHORTEST_TRY: Duration = Duration::from_millis(250);
+/// The reason of a refusal that is no fault of the endpoint's.
+const TRUST_WITHDRAWN: &str = "trust_withdrawn";

@@ -10,28 +10,26 @@ use crate::{
     live::Cut,
     record::{Refusal, Trace},
     shared::Shared,
+    telemetry::{Watcher, Way},
 };
 
 pub(super) struct OutboundGate {
     shared: Arc<Shared>,
     trace: Trace,
+    watcher: Watcher,
 }
 
 impl OutboundGate {
     pub(super) fn new(shared: Arc<Shared>, trace: Trace) -> Self {
-        Self { shared, trace }
+        let watcher = Watcher::new(&shared.telemetry, trace.watched(Way::Outbound));
+        Self { shared, trace, watcher }
     }
 }
 
 impl Gate for OutboundGate {
     fn admit(&self, line: &RequestLine) -> Admission {
-        match line.beyond() {
-            None => Admission::Forward,
-            Some(code) => {
-                let refusal = Refusal::plain(Stage::Request, Reason::NotPermitted(code));
-                Admission::Refuse(self.trace.denied(refusal.with_http(line.as_audit())))
-            }
-        }
+        self.watcher.begin(line);
+        Admission::Forward
     }
 
     fn malformed(&self, flaw: Flaw, start: &[u8], line: Option<&RequestLine>) -> DenialId {
@@ -40,8 +38,8 @@ impl Gate for OutboundGate {
         self.trace.denied(refusal.with_http(http))
     }
 
-    fn mark(&self, _: &RequestLine) -> Result<Marks, DenialId> {
-        Ok(Marks::default())
+    fn mark(&self, line: &RequestLine) -> Result<Marks, DenialId> {
+        Ok(Marks { set: Watcher::mark(line).into_iter().collect(), ..Marks::default() })
     }
 
     fn upstream_failed(&self, error: &'static str) {
@@ -51,6 +49,7 @@ impl Gate for OutboundGate {
 
     fn answered(&self, answered: &Answered<'_>) {
         self.shared.metrics.answered(answered.status, answered.outcome);
+        self.watcher.end(answered);
     }
 
     fn cut(&self, cut: &Cut) {
