@@ -108,7 +108,7 @@ fn the_sidecars_own_ports_lead_nowhere() {
                 let outside = std::ptr::eq(host, &pair.stranger);
                 // The workload may read its sidecar's metrics. No tunnel is offered: that port is one of the workload's,
                 // where plaintext gets an alert.
-                let harmless = (port == admin && !outside) || (port == 15008 && answer.len() == TLS_ALERT);
+                let harmless = (port == admin && !outside) || (port == 15008 && answer.len() <= TLS_ALERT);
                 assert!(answer.is_empty() || harmless, "{address}: {}", String::from_utf8_lossy(&answer));
                 dialled += 1;
             }
@@ -120,6 +120,16 @@ fn the_sidecars_own_ports_lead_nowhere() {
         }
     }
 
+    // A listener of its own that speaks mutual TLS is reached as ever.
+    for address in pair.far.at(8443) {
+        pair.stranger.enter(|| asked(address, REQUEST));
+        let ip = address.ip().to_string();
+        pair.called.audit.wait_for_denial(|record| {
+            reason(record) == "handshake_failed"
+                && record["dst_endpoint"]["port"] == 8443
+                && record["dst_endpoint"]["ip"] == ip.as_str()
+        });
+    }
     assert_eq!(dialled, 16);
     assert!(pair.app.came().is_empty());
     let denial = pair.called.audit.wait_for_denial(|record| code(record) == "own_port");
@@ -383,6 +393,13 @@ fn what_the_workload_sends_by_udp_is_refused_but_names_are_resolved() {
         for address in pair.stranger.at(port) {
             pair.near.enter(|| send_datagram(address));
         }
+    }
+
+    let servers = App::default();
+    servers.serve(pair.stranger.enter(|| TcpListener::bind(("::", 53)).unwrap()), app::http);
+    for address in pair.stranger.at(53) {
+        let answer = pair.near.enter(|| asked(address, REQUEST));
+        assert!(answer.ends_with(b"of the application"), "{address}: a question by TCP got lost");
     }
 
     let mut buffer = [0; 64];

@@ -157,14 +157,17 @@ fn wall_out(plan: &Plan, who: &str) -> Chain {
     let mut rules = vec!["oifname \"lo\" accept".to_owned()];
     rules.extend(own_traffic(&plan.own, "accept"));
     rules.push(format!("{ICMP} accept"));
-    rules.push("ct status dnat accept".to_owned());
     if plan.mode == Mode::Tproxy {
         rules.push(format!("ct mark {ROUTE_MARK} accept"));
     }
     if let Some(calls) = &plan.calls {
+        rules.push(format!("tcp sport {} ct direction reply ct status dnat accept", calls.to));
         rules
             .extend(ports(&calls.past()).map(|ports| format!("tcp sport {ports} ct direction reply accept")));
-        rules.extend(ports(&calls.danger_open_udp_ports).map(|ports| format!("udp sport {ports} accept")));
+        rules.extend(
+            ports(&calls.danger_open_udp_ports)
+                .map(|ports| format!("udp sport {ports} ct direction reply accept")),
+        );
         let answers = match &calls.ports {
             Ports::All => "meta l4proto tcp".to_owned(),
             Ports::Only(only) => format!("tcp sport {}", ports(only).unwrap_or_default()),
@@ -175,6 +178,8 @@ fn wall_out(plan: &Plan, who: &str) -> Chain {
         ));
     }
     if let Some(callers) = &plan.callers {
+        // Others rewrite destinations, too: only what comes to the sidecar has been captured.
+        rules.push(format!("tcp dport {} ct direction original ct status dnat accept", callers.to));
         rules.extend(exempt(callers, "accept"));
         rules.push(format!("{who}ct direction reply accept"));
         rules.push(format!("{who}meta l4proto tcp counter reject with tcp reset"));
@@ -202,10 +207,11 @@ fn own_traffic(own: &Own, verdict: &str) -> Vec<String> {
     }
 }
 
-/// What is called past the sidecar. In a namespace that others use, the CA and SSH always are.
+/// What is called past the sidecar: name servers and, in a namespace that others use, the CA and SSH.
 fn exempt(callers: &Callers, verdict: &str) -> Vec<String> {
     let mut rules = Vec::new();
     let mut exempt = callers.danger_exempt_ports.clone();
+    exempt.insert(DNS);
     if callers.who != Who::Everyone {
         exempt.insert(SSH);
         if callers.ca.is_empty() {
@@ -279,7 +285,7 @@ fn set(members: impl Iterator<Item = String>) -> Option<String> {
 
 /// Without these neither family works: neighbours are found, and paths measured, by them.
 const ICMP: &str = "meta l4proto { icmp, ipv6-icmp }";
-/// Names are resolved as ever.
+/// Names are resolved as ever, by UDP and TCP.
 const DNS: u16 = 53;
 /// After connection tracking, before the destination is rewritten.
 const MANGLE: i32 = -150;

@@ -77,7 +77,7 @@ fn a_shared_namespace_needs_names_and_keeps_ssh_and_the_ca() {
     assert!(Interception::new(everything(), Namespace::Own, false).is_ok());
     assert!(Interception::new(shared.clone(), Namespace::Shared, false).is_ok());
     let text = text(&shared);
-    assert!(text.contains("tcp dport { 22, 8081 } return"), "{text}");
+    assert!(text.contains("tcp dport { 22, 53, 8081 } return"), "{text}");
     assert!(text.contains("meta skuid { 1000 } meta l4proto tcp redirect to :15001"), "{text}");
     assert!(!text.contains("\t\tcounter drop"), "traffic of others is dropped: {text}");
 }

@@ -9,7 +9,12 @@ use std::{
 use tokio::net::{TcpListener, UnixListener};
 
 use super::{Ready, RunError};
-use crate::{admin::Socket, config::Config, listener, transparent};
+use crate::{
+    admin::Socket,
+    config::Config,
+    listener,
+    transparent::{self, Way},
+};
 
 /// Every open socket.
 pub(super) struct Listeners {
@@ -23,13 +28,14 @@ pub(super) struct Listeners {
 
 impl Listeners {
     pub(super) async fn open(config: &Config) -> Result<Self, RunError> {
+        let way = Way::of(config);
         let mut inbound = Vec::with_capacity(config.inbound.len());
         for listener in &config.inbound {
-            inbound.push(plain(&listener.name, listener.listen).await?);
+            inbound.push(plain(&listener.name, listener.listen, way).await?);
         }
         let mut outbound = Vec::with_capacity(config.outbound.len());
         for listener in &config.outbound {
-            outbound.push(plain(&listener.name, listener.listen).await?);
+            outbound.push(plain(&listener.name, listener.listen, way).await?);
         }
         let (called, calling) = transparent::open(config)
             .map_err(|(address, source)| failed("transparent", address, source))?;
@@ -61,10 +67,12 @@ impl Listeners {
     }
 }
 
-/// Opens a listener that belongs to no thread yet.
-async fn plain(name: &str, address: SocketAddr) -> Result<Listening, RunError> {
+/// Opens a listener that belongs to no thread yet. Its mark is that of every socket that it accepts.
+async fn plain(name: &str, address: SocketAddr, way: Way) -> Result<Listening, RunError> {
     let failed = |source| failed(name, address, source);
-    open(name, address).await?.into_std().map_err(failed)
+    let listener = open(name, address).await?.into_std().map_err(failed)?;
+    way.mark((&listener).into()).map_err(failed)?;
+    Ok(listener)
 }
 
 async fn open(name: &str, address: SocketAddr) -> Result<TcpListener, RunError> {

@@ -40,7 +40,7 @@ impl Way {
 
     /// Marks a socket as ours.
     pub(crate) fn mark(&self, socket: SockRef<'_>) -> io::Result<()> {
-        self.mark.map_or(Ok(()), |mark| socket.set_mark(mark.get()))
+        self.mark.map_or(Ok(()), |mark| socket.set_mark(mark.get()).map_err(privileged))
     }
 
     /// Connects within a time limit.
@@ -83,5 +83,17 @@ impl Way {
 
 /// Lets a socket have addresses that are not this host's.
 pub(super) fn transparent(socket: SockRef<'_>, v4: bool) -> io::Result<()> {
-    if v4 { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) }
+    let set = if v4 { socket.set_ip_transparent_v4(true) } else { socket.set_ip_transparent_v6(true) };
+    set.map_err(privileged)
 }
+
+/// Says which right is missing: the kernel's words are those of any forbidden thing.
+fn privileged(error: io::Error) -> io::Error {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => io::Error::other(NEEDS_RIGHT),
+        _ => error,
+    }
+}
+
+const NEEDS_RIGHT: &str = "interception by mark needs CAP_NET_ADMIN for as long as the sidecar runs; without it name the \
+    sidecar's user in `transparent: {owner: {uids: [...]}}`";
