@@ -17,6 +17,7 @@ mod support;
 mod attributes;
 mod bad_input;
 mod central;
+mod central_services;
 mod chaos;
 mod command_line;
 mod crash;

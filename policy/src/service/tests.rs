@@ -54,6 +54,20 @@ fn the_canonical_form_and_the_printed_file_say_the_same() {
 }
 
 #[test]
+fn the_file_in_the_manual_is_one() {
+    let manual = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/operations.md");
+    let manual = std::fs::read_to_string(manual).unwrap();
+    let (_, file) = manual.split_once("```yaml\nvouchsafe: services/v1\n").unwrap();
+    let (file, _) = file.split_once("```").unwrap();
+    let domain = TrustDomain::parse("prod.example").unwrap();
+
+    let entries =
+        parse(&[Source::new("manual", format!("vouchsafe: services/v1\n{file}"))], &domain).unwrap();
+
+    assert_eq!(entries.len(), 2);
+}
+
+#[test]
 fn a_service_that_names_nobody_is_for_the_whole_trust_domain_and_for_nobody_outside() {
     let entries = read(&FILE.replace("    visible_to: [spiffe://prod.test/web/**]\n", "")).unwrap();
 

@@ -4,7 +4,7 @@ use ca::catalogue::Outcome;
 use policy::service::{Address, Entry};
 use serde::Serialize;
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure, OrExit as _};
 use crate::output::{self, Row};
 
 /// One line of the list.
@@ -89,7 +89,7 @@ impl WholeEntry {
             kind: entry.kind().as_str(),
             name: entry.name().to_owned(),
             changed_at: output::unix_time(changed_at),
-            document: serde_json::from_str(&entry.document())?,
+            document: serde_json::from_str(&entry.document()).or_exit(Exit::Failed)?,
         })
     }
 }
