@@ -33,6 +33,34 @@ pub(crate) fn aside(path: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found.into_iter().map(|(_, path)| path).collect())
 }
 
+/// Returns the name of the file that a daemon writes which has let go of the log at its record number `sequence`.
+pub(crate) fn beside_name(path: &Path, sequence: u64) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(format!("{BESIDE}{sequence:0DIGITS$}"));
+    PathBuf::from(name)
+}
+
+/// Returns the files of daemons that had let go of the log at `path`, the oldest first.
+///
+/// # Errors
+/// When the directory cannot be read.
+pub(crate) fn beside(path: &Path) -> io::Result<Vec<PathBuf>> {
+    let Some(base) = path.file_name().and_then(std::ffi::OsStr::to_str) else { return Ok(Vec::new()) };
+    let wanted = format!("{base}{BESIDE}");
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory(path))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        // What such a file put aside itself has digits after a further dot.
+        let digits = name.to_str().and_then(|name| name.strip_prefix(&wanted));
+        if digits.is_some_and(|rest| rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.')) {
+            found.push(entry.path());
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
 /// Returns the directory a file is in.
 pub(crate) fn directory(path: &Path) -> &Path {
     match path.parent() {
@@ -50,6 +78,8 @@ fn sequence(name: &OsString, base: &std::ffi::OsStr) -> Option<u64> {
     }
 }
 
+/// What stands between the name of a log and the number at which it was let go.
+const BESIDE: &str = ".handover-";
 /// As many digits as the largest number has.
 const DIGITS: usize = 20;
 
@@ -68,6 +98,20 @@ mod tests {
         let found = aside(&log).unwrap();
 
         assert_eq!(found, [9, 100, u64::MAX].map(|sequence| aside_name(&log, sequence)));
+    }
+
+    #[test]
+    fn files_of_a_handover_are_found_and_are_not_part_of_the_chain() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("audit.jsonl");
+        let own = beside_name(&log, 7);
+        for name in [own.clone(), aside_name(&own, 1), aside_name(&log, 1)] {
+            fs::write(name, "").unwrap();
+        }
+        fs::write(dir.path().join("audit.jsonl.handover-x"), "").unwrap();
+
+        assert_eq!(beside(&log).unwrap(), [own.clone(), aside_name(&own, 1)]);
+        assert_eq!(aside(&log).unwrap(), [aside_name(&log, 1)]);
     }
 
     #[test]

@@ -25,8 +25,8 @@ pub use self::{
     log::{Count, Log, QUEUE_CAPACITY, SUMMARY_INTERVAL},
     reason::Reason,
     record::{MAX_LINE, OCSF_VERSION, Record},
-    text::shown,
-    writer::{CloseError, StartError, Writer, start},
+    text::{shown, timestamp},
+    writer::{CloseError, Prepared, Side, StartError, TurnError, Writer, prepare, start},
 };
 
 mod aggregate;

@@ -6,7 +6,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     mem,
-    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc::SyncSender},
     time::{Duration, Instant},
 };
 
@@ -14,6 +14,7 @@ use crate::{
     aggregate::Aggregates,
     event::{Decision, Event},
     strangers::Strangers,
+    writer::{Side, TurnError},
 };
 
 /// Where every decider puts what it decided. Cheap to clone.
@@ -97,6 +98,14 @@ pub(crate) struct Shared {
     wake: Condvar,
 }
 
+/// The writer is to go on in another file.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    pub(crate) to: Side,
+    /// Told what became of it.
+    pub(crate) reply: SyncSender<Result<(), TurnError>>,
+}
+
 /// What the writer found when it looked.
 #[derive(Debug)]
 pub(crate) struct Work {
@@ -108,6 +117,8 @@ pub(crate) struct Work {
     pub(crate) summaries: Aggregates,
     /// Who the daemon acts for, where that was learnt since.
     pub(crate) identity: Option<String>,
+    /// Where the writer is to go on, where somebody asked for that.
+    pub(crate) turn: Option<Turn>,
     /// Whether this is the last work.
     pub(crate) closing: bool,
 }
@@ -122,6 +133,7 @@ struct State {
     counts: BTreeMap<(Decision, Option<&'static str>), u64>,
     aggregated: u64,
     identity: Option<String>,
+    turn: Option<Turn>,
     healthy: bool,
     closing: bool,
     writer: WriterIs,
@@ -149,6 +161,7 @@ impl Shared {
             counts: BTreeMap::new(),
             aggregated: 0,
             identity: None,
+            turn: None,
             healthy: true,
             closing: false,
             writer: WriterIs::Busy,
@@ -159,6 +172,12 @@ impl Shared {
     /// Asks the writer to write what there is and to end.
     pub(crate) fn close(&self) {
         self.lock().closing = true;
+        self.wake.notify_one();
+    }
+
+    /// Asks the writer to go on elsewhere, once it has written what there is.
+    pub(crate) fn turn(&self, turn: Turn) {
+        self.lock().turn = Some(turn);
         self.wake.notify_one();
     }
 
@@ -198,7 +217,7 @@ impl Shared {
     fn gather<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let until = Instant::now() + GATHER;
         state.writer = WriterIs::Gathering;
-        while !state.queue.is_empty() && state.queue.len() < GATHER_ENOUGH && !state.closing {
+        while !state.queue.is_empty() && state.queue.len() < GATHER_ENOUGH && !state.closing && state.turn.is_none() {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -251,7 +270,8 @@ impl State {
 
     fn has_work(&self, now: Instant) -> bool {
         let summed_up = self.summaries_due.is_some_and(|due| due <= now);
-        !self.queue.is_empty() || !self.folded.is_empty() || summed_up || self.closing
+        let asked = self.closing || self.turn.is_some();
+        !self.queue.is_empty() || !self.folded.is_empty() || summed_up || asked
     }
 
     fn take(&mut self, now: Instant) -> Work {
@@ -265,6 +285,7 @@ impl State {
             folded: mem::take(&mut self.folded),
             summaries,
             identity: self.identity.take(),
+            turn: self.turn.take(),
             closing: self.closing,
         }
     }

@@ -14,6 +14,7 @@ pub(crate) use self::{
 };
 
 mod build;
+pub(crate) use build::rfc3339;
 mod class;
 mod line;
 #[cfg(test)]

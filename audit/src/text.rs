@@ -64,6 +64,11 @@ pub(crate) fn word(text: &str) -> String {
     out
 }
 
+/// Writes a time as records do: RFC 3339 in UTC, to the microsecond.
+pub fn timestamp(time: std::time::SystemTime) -> String {
+    crate::record::rfc3339(time)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -22,7 +22,7 @@ use self::sink::Sink;
 use crate::{
     aggregate::{Aggregate, Aggregates},
     chain::Link,
-    config::{Config, Target},
+    config::Config,
     event::Event,
     log::{Log, Shared, Work},
     record::{CLOSED, Change, Product, Record, Subject, write_line},
@@ -34,6 +34,9 @@ mod sink;
 mod tail;
 #[cfg(test)]
 mod tests;
+mod turn;
+
+pub use turn::{Prepared, Side, TurnError, prepare};
 
 /// The thread that writes a log. Closing it, or dropping it, writes everything first.
 #[derive(Debug)]
@@ -108,21 +111,23 @@ pub enum CloseError {
 /// # Errors
 /// When the target cannot be written safely, or no thread can be started.
 pub fn start(config: Config) -> Result<(Log, Writer), StartError> {
-    let (sink, tail) = match &config.target {
-        Target::File(path) => sink::open(path)?,
-        Target::Stdout => (Sink::stream(Box::new(io::stdout())), tail::Tail::none()),
-    };
-    spawn(config, sink, tail)
+    let (log, prepared) = prepare(config);
+    Ok((log, prepared.start()?))
 }
 
 /// Starts a log on any stream.
 #[cfg(test)]
 pub(crate) fn start_on(config: Config, out: Box<dyn io::Write + Send>) -> Result<(Log, Writer), StartError> {
-    spawn(config, Sink::stream(out), tail::Tail::none())
+    let (log, prepared) = prepare(config);
+    Ok((log, prepared.write_on(Sink::stream(out), tail::Tail::none())?))
 }
 
-fn spawn(config: Config, sink: Sink, tail: tail::Tail) -> Result<(Log, Writer), StartError> {
-    let shared = Arc::new(Shared::new());
+fn spawn(
+    shared: Arc<Shared>,
+    config: Config,
+    sink: Sink,
+    tail: tail::Tail,
+) -> Result<Writer, StartError> {
     let pen = Pen::new(config, sink, &tail, shared.clone());
     let (end, ended) = mpsc::channel();
     #[cfg(test)]
@@ -135,13 +140,12 @@ fn spawn(config: Config, sink: Sink, tail: tail::Tail) -> Result<(Log, Writer), 
     };
     thread::Builder::new().name("audit".to_owned()).spawn(write).map_err(StartError::Thread)?;
     let ended = Some(ended);
-    let writer = Writer {
-        shared: shared.clone(),
+    Ok(Writer {
+        shared,
         ended,
         #[cfg(test)]
         task,
-    };
-    Ok((Log::new(shared), writer))
+    })
 }
 
 impl Writer {
@@ -236,8 +240,11 @@ impl Pen {
                 self.config.product.id = Some(id);
                 self.product = Product::new(&self.config.product);
             }
-            let closing = work.closing;
+            let (closing, turn) = (work.closing, work.turn.take());
             self.write(entries(work));
+            if let Some(turn) = turn {
+                self.turn(turn);
+            }
             self.retry(Instant::now(), closing);
             self.rotate_if_old();
             self.sync(Instant::now(), closing);

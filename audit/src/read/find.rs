@@ -52,6 +52,7 @@ pub fn find(what: &Path) -> Result<Vec<PathBuf>, FindError> {
 
 fn with_aside(log: &Path) -> io::Result<Vec<PathBuf>> {
     let mut found = files::aside(log)?;
+    found.extend(files::beside(log)?);
     match fs::metadata(log) {
         Ok(_) => found.push(log.to_owned()),
         // Between two files of a rotation, or moved away after a stop.

@@ -307,7 +307,8 @@ fn whole_millis(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn rfc3339(at: SystemTime) -> String {
+/// Writes a time as records do: RFC 3339 in UTC, to the microsecond.
+pub(crate) fn rfc3339(at: SystemTime) -> String {
     let at = OffsetDateTime::from(at);
     let (date, clock) = (at.date(), at.time());
     format!(

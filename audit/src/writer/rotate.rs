@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -64,10 +64,14 @@ impl Pen {
 
     fn remove_oldest(&mut self) {
         let Some(path) = self.sink.path() else { return };
-        let aside = files::aside(path).unwrap_or_default();
-        let surplus = aside.len().saturating_sub(self.config.keep_files);
+        let (aside, beside) =
+            (files::aside(path).unwrap_or_default(), files::beside(path).unwrap_or_default());
+        let surplus = |files: Vec<PathBuf>| {
+            let count = files.len().saturating_sub(self.config.keep_files);
+            files.into_iter().take(count)
+        };
         let mut removed = VecDeque::new();
-        for old in aside.into_iter().take(surplus) {
+        for old in surplus(aside).chain(surplus(beside)) {
             match fs::remove_file(&old) {
                 Ok(()) => removed.push_back(about(REMOVED, Some(name(&old)))),
                 Err(cause) => self.say(&cause, "old audit log file cannot be removed"),
