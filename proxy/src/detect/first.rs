@@ -100,13 +100,17 @@ mod tests {
 
     /// Judges byte by byte, as the bytes come.
     fn dripped(judge: fn(&[u8]) -> Verdict, bytes: &[u8]) -> Verdict {
-        (0..=bytes.len()).map(|end| judge(&bytes[..end])).find(|verdict| *verdict != Verdict::More)
+        (0..=bytes.len())
+            .map(|end| judge(&bytes[..end]))
+            .find(|verdict| *verdict != Verdict::More)
             .unwrap_or(Verdict::More)
     }
 
     fn any_start() -> impl Strategy<Value = Vec<u8>> {
-        let text = prop::collection::vec(prop::sample::select(b"PRI* HTTP/2.0\r\n\tSMGE~\x00\x16".to_vec()), 0..90);
-        let cut = (0..=PREFACE.len(), any::<Vec<u8>>()).prop_map(|(end, rest)| [&PREFACE[..end], &rest].concat());
+        let text =
+            prop::collection::vec(prop::sample::select(b"PRI* HTTP/2.0\r\n\tSMGE~\x00\x16".to_vec()), 0..90);
+        let cut =
+            (0..=PREFACE.len(), any::<Vec<u8>>()).prop_map(|(end, rest)| [&PREFACE[..end], &rest].concat());
         prop_oneof![text, cut, any::<Vec<u8>>()]
     }
 

@@ -18,6 +18,7 @@ use crate::{
     http1::{self, Gate},
     http2,
     live::Live,
+    outbound::Onward,
     shared::Shared,
     stream::Stream,
 };
@@ -49,7 +50,7 @@ impl Ended {
 pub(crate) async fn http<G: Gate>(
     stream: Stream,
     gate: G,
-    ways: &Ways,
+    onward: impl Into<Onward>,
     live: &Arc<Live>,
     shared: &Shared,
 ) -> Ended {
@@ -58,14 +59,13 @@ pub(crate) async fn http<G: Gate>(
     match opening.see(among_http, live, &shared.drain).await {
         Seen::Is(Found::Http2) => {
             let stream = opening.into_stream();
-            let session =
-                http2::Session::new(gate, Arc::clone(&ways.http2), Arc::clone(live), shared.limits.streams());
+            let session = http2::Session::new(gate, onward.into(), Arc::clone(live), shared.limits.streams());
             // Boxed: callers of HTTP/1 do not pay for the room.
             Ended::Http2(Box::pin(http2::serve(stream, Arc::new(session), &shared.drain)).await)
         }
         Seen::Is(Found::Http1 | Found::Opaque) => {
             let stream = opening.into_stream();
-            let session = http1::Session::new(gate, Arc::clone(&ways.http1), Arc::clone(live));
+            let session = http1::Session::new(gate, onward.into(), Arc::clone(live));
             let (limits, session) = (shared.limits.head(), Arc::new(session));
             Ended::Http1(Box::pin(http1::serve(stream, limits, session, &shared.drain)).await)
         }

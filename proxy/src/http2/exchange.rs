@@ -50,9 +50,19 @@ enum Stage {
     /// There is no connection for it yet.
     Seeking(Box<Looking>),
     /// It was sent; no response has come.
-    Awaiting { respond: SendResponse<Bytes>, response: ResponseFuture, up: Up, place: Place, again: bool },
+    Awaiting {
+        respond: SendResponse<Bytes>,
+        response: ResponseFuture,
+        up: Up,
+        place: Place,
+        again: bool,
+    },
     /// The response is on its way.
-    Answering { down: Pump, up: Up, _place: Place },
+    Answering {
+        down: Pump,
+        up: Up,
+        _place: Place,
+    },
     Done,
 }
 
@@ -143,7 +153,12 @@ impl Exchange {
     }
 
     /// Looks for another connection, for what nobody has processed.
-    fn send_again(&mut self, respond: SendResponse<Bytes>, body: Option<RecvStream>, trailers: Trailers) -> Stage {
+    fn send_again(
+        &mut self,
+        respond: SendResponse<Bytes>,
+        body: Option<RecvStream>,
+        trailers: Trailers,
+    ) -> Stage {
         let protocol = match self.line.kind() {
             RequestKind::Upgrade { protocol } => Some(protocol),
             RequestKind::Plain | RequestKind::Connect { .. } => None,
@@ -187,26 +202,21 @@ impl Exchange {
                     up.reset(reason);
                     self.finish();
                 }
-                Stage::Answering { down, up, .. } => {
-                    match down.poll(cx) {
-                        Poll::Ready(Ok(())) => {
-                            self.tally.outcome = Outcome::Finished;
-                            self.finish();
-                        }
-                        Poll::Ready(Err(broken)) => self.broke_off(&broken),
-                        Poll::Pending => {
-                            let given_up = if down.poll_reset(cx).is_ready() {
-                                Some(Reason::CANCEL)
-                            } else {
-                                up.poll(cx)
-                            };
-                            let Some(reason) = given_up else { return Poll::Pending };
-                            up.reset(reason);
-                            down.reset(Reason::CANCEL);
-                            self.finish();
-                        }
+                Stage::Answering { down, up, .. } => match down.poll(cx) {
+                    Poll::Ready(Ok(())) => {
+                        self.tally.outcome = Outcome::Finished;
+                        self.finish();
                     }
-                }
+                    Poll::Ready(Err(broken)) => self.broke_off(&broken),
+                    Poll::Pending => {
+                        let given_up =
+                            if down.poll_reset(cx).is_ready() { Some(Reason::CANCEL) } else { up.poll(cx) };
+                        let Some(reason) = given_up else { return Poll::Pending };
+                        up.reset(reason);
+                        down.reset(Reason::CANCEL);
+                        self.finish();
+                    }
+                },
                 Stage::Done => return Poll::Ready(()),
             }
         }
@@ -296,7 +306,9 @@ impl Exchange {
                 self.tally.outcome = Outcome::Finished;
                 Stage::Done
             }
-            Ok(stream) => Stage::Answering { down: Pump::new(body, stream, Trailers::All), up, _place: place },
+            Ok(stream) => {
+                Stage::Answering { down: Pump::new(body, stream, Trailers::All), up, _place: place }
+            }
             Err(_) => {
                 up.reset(Reason::CANCEL);
                 Stage::Done
@@ -329,8 +341,9 @@ impl Exchange {
         };
         match &self.stage {
             // A gRPC stream may pause for as long as it likes; any other body is there to be sent.
-            Stage::Awaiting { up: body, .. } => up(body)
-                .and_then(|(wait, moved)| (wait == Wait::Receiver || self.form != Form::Grpc).then_some(moved)),
+            Stage::Awaiting { up: body, .. } => up(body).and_then(|(wait, moved)| {
+                (wait == Wait::Receiver || self.form != Form::Grpc).then_some(moved)
+            }),
             Stage::Answering { down, up: body, .. } => {
                 let back = (down.waits_for() == Wait::Receiver).then(|| down.moved());
                 back.or_else(|| up(body).and_then(|(wait, moved)| (wait == Wait::Receiver).then_some(moved)))

@@ -14,10 +14,10 @@ pub(crate) struct FrameHead {
 /// Finds where frames begin, however the bytes are cut.
 #[derive(Debug, Default)]
 pub(crate) struct Frames {
-    head: [u8; HEAD],
-    /// How much of a head is there.
+    start: [u8; START],
+    /// How much of a start is there.
     filled: usize,
-    /// Bytes until the next head.
+    /// Bytes until the next frame.
     skip: u64,
 }
 
@@ -27,29 +27,42 @@ impl Frames {
         Self { skip: bytes as u64, ..Self::default() }
     }
 
-    /// Shows `see` the head of every frame that begins in `bytes`, and the first bytes of its payload as far as they are here.
+    /// Shows `see` the head of every frame whose start ends in `bytes`, and the first eight bytes of its payload.
     pub(crate) fn scan(&mut self, mut bytes: &[u8], mut see: impl FnMut(FrameHead, &[u8])) {
         loop {
             let skipped = usize::try_from(self.skip).unwrap_or(usize::MAX).min(bytes.len());
             self.skip -= skipped as u64;
             bytes = bytes.get(skipped..).unwrap_or_default();
-            if bytes.is_empty() {
-                return;
-            }
-            let taken = (HEAD - self.filled).min(bytes.len());
-            let (part, rest) = bytes.split_at_checked(taken).unwrap_or((bytes, &[]));
-            if let Some(space) = self.head.get_mut(self.filled..self.filled + taken) {
-                space.copy_from_slice(part);
-            }
-            (self.filled, bytes) = (self.filled + taken, rest);
+            // First the head, which says how much of a payload belongs to the start.
+            bytes = self.fill(HEAD, bytes);
             if self.filled < HEAD {
                 return;
             }
-            let [high, middle, low, kind, flags, ..] = self.head;
-            let length = u32::from_be_bytes([0, high, middle, low]);
-            (self.filled, self.skip) = (0, u64::from(length));
-            see(FrameHead { length, kind, flags }, bytes);
+            let whole = HEAD + usize::try_from(self.head().length).unwrap_or(usize::MAX).min(LEAD);
+            bytes = self.fill(whole, bytes);
+            if self.filled < whole {
+                return;
+            }
+            let head = self.head();
+            let lead = self.start.get(HEAD..whole).unwrap_or_default();
+            see(head, lead);
+            (self.filled, self.skip) = (0, u64::from(head.length) - lead.len() as u64);
         }
+    }
+
+    fn head(&self) -> FrameHead {
+        let [high, middle, low, kind, flags, ..] = self.start;
+        FrameHead { length: u32::from_be_bytes([0, high, middle, low]), kind, flags }
+    }
+
+    fn fill<'b>(&mut self, wanted: usize, bytes: &'b [u8]) -> &'b [u8] {
+        let taken = wanted.saturating_sub(self.filled).min(bytes.len());
+        let (part, rest) = bytes.split_at_checked(taken).unwrap_or((bytes, &[]));
+        if let Some(space) = self.start.get_mut(self.filled..self.filled + taken) {
+            space.copy_from_slice(part);
+        }
+        self.filled += taken;
+        rest
     }
 
     /// Says whether the bytes so far end within a frame.
@@ -102,7 +115,10 @@ pub(super) const DATA: u8 = 0;
 pub(super) const HEADERS: u8 = 1;
 pub(super) const RST_STREAM: u8 = 3;
 const END_STREAM: u8 = 1;
+pub(super) const GOAWAY: u8 = 7;
 const HEAD: usize = 9;
+const LEAD: usize = 8;
+const START: usize = HEAD + LEAD;
 
 #[cfg(test)]
 mod tests {
@@ -115,9 +131,9 @@ mod tests {
         [&length[1..], &[kind, flags, 0, 0, 0, 1], payload].concat()
     }
 
-    fn heads(frames: &mut Frames, bytes: &[u8]) -> Vec<FrameHead> {
+    fn heads(frames: &mut Frames, bytes: &[u8]) -> Vec<(FrameHead, Vec<u8>)> {
         let mut seen = Vec::new();
-        frames.scan(bytes, |head, _| seen.push(head));
+        frames.scan(bytes, |head, lead| seen.push((head, lead.to_vec())));
         seen
     }
 
@@ -138,8 +154,9 @@ mod tests {
                 rest = after;
             }
 
-            let wanted = sent.iter().map(|(kind, flags, payload)| FrameHead {
-                length: u32::try_from(payload.len()).unwrap(), kind: *kind, flags: *flags,
+            let wanted = sent.iter().map(|(kind, flags, payload)| {
+                let length = u32::try_from(payload.len()).unwrap();
+                (FrameHead { length, kind: *kind, flags: *flags }, payload[..payload.len().min(LEAD)].to_vec())
             });
             prop_assert_eq!(seen, wanted.collect::<Vec<_>>());
             prop_assert!(!frames.is_within());

@@ -95,7 +95,11 @@ impl Pool {
 
     async fn dial(self: &Arc<Self>) -> Result<Place, Unreached> {
         if lock(&self.kept).len() >= MAX_CONNECTIONS {
-            return Err(Unreached { status: StatusCode::SERVICE_UNAVAILABLE, error: "overloaded", denial: None });
+            return Err(Unreached {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                error: "overloaded",
+                denial: None,
+            });
         }
         let dialled = self.dial.dial().await.map_err(|error| Unreached::from(&error))?;
         let ended = Unreached { status: StatusCode::BAD_GATEWAY, error: "upstream_failed", denial: None };
@@ -134,6 +138,7 @@ impl From<&DialError> for Unreached {
             DialError::TimedOut => (StatusCode::GATEWAY_TIMEOUT, "connect_timeout", None),
             DialError::Rejected { denial, .. } => (StatusCode::BAD_GATEWAY, "peer_rejected", Some(*denial)),
             DialError::Handshake { .. } => (StatusCode::BAD_GATEWAY, "handshake_failed", None),
+            DialError::Unavailable { reason } => (StatusCode::SERVICE_UNAVAILABLE, *reason, None),
         };
         Self { status, error, denial }
     }

@@ -100,7 +100,9 @@ fn grpc_code(status: StatusCode) -> u16 {
     match status {
         StatusCode::FORBIDDEN => PERMISSION_DENIED,
         StatusCode::NOT_IMPLEMENTED => UNIMPLEMENTED,
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => UNAVAILABLE,
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT => {
+            UNAVAILABLE
+        }
         StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE => RESOURCE_EXHAUSTED,
         _ => INTERNAL,
     }

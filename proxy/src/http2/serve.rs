@@ -60,7 +60,7 @@ pub(crate) async fn serve(stream: Stream, session: Arc<Session>, drain: &Cancell
         }
         connection = handshake => match connection {
             Ok(connection) => connection,
-            Err(error) => return failed(&session, &error),
+            Err(error) => return failed(&error),
         },
     };
     live.activity.wait(Waiting::Request);
@@ -114,9 +114,7 @@ impl Serving {
         }
         self.poll_look(cx);
         let ended = self.poll_requests(cx);
-        for _ in 0..self.signals.take_flaws() {
-            self.session.record_flaw(Flaw::Message);
-        }
+        self.record_flaws();
         if self.signals.is_flooded() && !matches!(self.taking, Taking::None) {
             self.session.record_flaw(Flaw::Flood);
             self.taking = Taking::None;
@@ -124,6 +122,19 @@ impl Serving {
             return self.connection.poll_closed(cx).map(|_| Ended::Failed);
         }
         ended
+    }
+
+    /// Puts on record what the library refused.
+    fn record_flaws(&mut self) {
+        for _ in 0..self.signals.take_flaws() {
+            self.session.record_flaw(Flaw::Message);
+        }
+        let said_by_us = matches!(self.taking, Taking::None);
+        if let Some(reason) = self.signals.take_farewell().filter(|_| !said_by_us) {
+            let flood = reason == Reason::ENHANCE_YOUR_CALM;
+            self.session.record_flaw(if flood { Flaw::Flood } else { Flaw::Frame });
+            self.taking = Taking::None;
+        }
     }
 
     /// Answers what there is to answer. What has an answer comes first, so that it leaves with everything else.
@@ -137,7 +148,10 @@ impl Serving {
                         came = true;
                         self.begin(request, respond);
                     }
-                    Poll::Ready(Some(Err(error))) => return Poll::Ready(failed(&self.session, &error)),
+                    Poll::Ready(Some(Err(error))) if self.is_done(&error) => {
+                        return Poll::Ready(Ended::Finished);
+                    }
+                    Poll::Ready(Some(Err(error))) => return Poll::Ready(failed(&error)),
                     Poll::Ready(None) => return Poll::Ready(Ended::Finished),
                     Poll::Pending => break,
                 }
@@ -165,6 +179,11 @@ impl Serving {
             // Nothing on the connection will be allowed: it got its answer.
             self.close_gracefully();
         }
+    }
+
+    /// A caller that waits for nothing may go without a word.
+    fn is_done(&self, error: &h2::Error) -> bool {
+        error.is_io() && self.exchanges.is_empty()
     }
 
     fn note_busy(&mut self) {
@@ -219,12 +238,8 @@ fn reason_of(cut: &Cut) -> Reason {
     }
 }
 
-fn failed(session: &Session, error: &h2::Error) -> Ended {
+fn failed(error: &h2::Error) -> Ended {
     tracing::debug!(%error, "HTTP/2 connection broke");
-    if error.is_library() && error.is_go_away() {
-        let flood = error.reason() == Some(Reason::ENHANCE_YOUR_CALM);
-        session.record_flaw(if flood { Flaw::Flood } else { Flaw::Frame });
-    }
     Ended::Failed
 }
 

@@ -108,7 +108,11 @@ impl Upstream {
     /// the others until it says more.
     fn room(&self) -> usize {
         let most = MAX_STREAMS as usize;
-        if self.settled.load(Ordering::Relaxed) { most.min(self.sender().current_max_send_streams()) } else { most }
+        if self.settled.load(Ordering::Relaxed) {
+            most.min(self.sender().current_max_send_streams())
+        } else {
+            most
+        }
     }
 
     fn sender(&self) -> std::sync::MutexGuard<'_, SendRequest<Bytes>> {

@@ -12,10 +12,11 @@ use std::{
     time::Instant,
 };
 
+use h2::Reason;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::{
-    frames::{Allowance, Frames, RST_STREAM},
+    frames::{Allowance, Frames, GOAWAY, RST_STREAM},
     limits::{CONTROL_FRAMES, CONTROL_FRAMES_PER_SECOND, CONTROL_FRAMES_PER_USEFUL},
 };
 use crate::{activity::Waiting, live::Live, stream::Stream};
@@ -26,6 +27,7 @@ pub(super) struct Signals {
     reset: AtomicBool,
     flood: AtomicBool,
     flaws: AtomicU32,
+    farewell: AtomicU32,
 }
 
 impl Signals {
@@ -42,6 +44,16 @@ impl Signals {
     /// Returns how many messages were refused for breaking the rules since this was asked last.
     pub(super) fn take_flaws(&self) -> u32 {
         if self.flaws.load(Ordering::Relaxed) == 0 { 0 } else { self.flaws.swap(0, Ordering::Relaxed) }
+    }
+}
+
+impl Signals {
+    /// Returns the error that the connection was told to end for, once.
+    pub(super) fn take_farewell(&self) -> Option<Reason> {
+        if self.farewell.load(Ordering::Relaxed) == 0 {
+            return None;
+        }
+        Some(Reason::from(self.farewell.swap(0, Ordering::Relaxed)))
     }
 }
 
@@ -113,8 +125,10 @@ impl Wire {
         self.went.scan(bytes, |head, payload| {
             if head.is_useful() {
                 allowance.earn(CONTROL_FRAMES_PER_USEFUL);
-            } else if head.kind == RST_STREAM && payload.get(..4) == Some(&PROTOCOL_ERROR) {
+            } else if head.kind == RST_STREAM && code(payload) == PROTOCOL_ERROR {
                 signals.flaws.fetch_add(1, Ordering::Relaxed);
+            } else if head.kind == GOAWAY {
+                signals.farewell.store(code(payload.get(4..).unwrap_or_default()), Ordering::Relaxed);
             }
         });
     }
@@ -235,10 +249,14 @@ impl Drop for Wire {
     }
 }
 
+fn code(payload: &[u8]) -> u32 {
+    payload.first_chunk().map_or(0, |code| u32::from_be_bytes(*code))
+}
+
 /// What a client begins with (RFC 9113 3.4).
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// The error code that the library resets a flawed message with. The proxy itself uses it for nothing else.
-const PROTOCOL_ERROR: [u8; 4] = [0, 0, 0, 1];
+const PROTOCOL_ERROR: u32 = 1;
 /// How much of a peer's further bytes is read before its connection is closed all the same.
 const MAX_LINGER: usize = 1024 * 1024;
 const LINGER_BUFFER: usize = 16 * 1024;

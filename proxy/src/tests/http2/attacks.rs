@@ -34,7 +34,6 @@ async fn a_message_against_the_rules_is_reset_recorded_and_its_connection_goes_o
         ("no scheme", without(":scheme")),
         ("an empty path", instead(":path", b"")),
         ("a status in a request", with(&[(":status", b"200")])),
-        ("a pseudo field that nobody knows", with(&[(":evil", b"1")])),
         ("a pseudo field behind others", with(&[("x-a", b"1"), (":path", b"/admin")])),
         ("two methods", with(&[(":method", b"POST")])),
         ("two paths", with(&[(":path", b"/admin")])),
@@ -46,7 +45,6 @@ async fn a_message_against_the_rules_is_reset_recorded_and_its_connection_goes_o
         ("transfer-encoding", with(&[("transfer-encoding", b"chunked")])),
         ("upgrade", with(&[("upgrade", b"h2c")])),
         ("te", with(&[("te", b"gzip")])),
-        ("an upper case name", with(&[("X-Upper", b"1")])),
         ("a length that is no number", with(&[("content-length", b"+0")])),
         ("two lengths that differ", with(&[("content-length", b"0"), ("content-length", b"1")])),
         ("a length without a body", with(&[("content-length", b"5")])),
@@ -82,6 +80,8 @@ async fn a_name_or_value_that_would_be_another_field_in_http1_never_passes() {
         ("a line end in a value", with(&[("x-a", b"1\r\nx-b: 2")])),
         ("a line feed in a value", with(&[("x-a", b"1\n2")])),
         ("nought in a value", with(&[("x-a", b"1\x002")])),
+        ("an upper case name", with(&[("X-Upper", b"1")])),
+        ("a pseudo field that nobody knows", with(&[(":evil", b"1")])),
         ("a blank in a name", with(&[("x a", b"1")])),
         ("a colon in a name", with(&[("x:a", b"1")])),
         ("a line end in a name", with(&[("x\r\na", b"1")])),
@@ -97,9 +97,13 @@ async fn a_name_or_value_that_would_be_another_field_in_http1_never_passes() {
         raw.request(1, &fields).await;
         let end = raw.wait_for(|frame| frame.kind == 3 || frame.kind == 7).await;
 
-        assert!(end.is_some_and(|end| end.code() != 0), "{flaw}");
+        assert!(end.as_ref().is_some_and(|end| end.code() != 0), "{flaw}");
         assert_eq!(setting.application.requests(), 0, "{flaw}");
-        setting.stage.site.denial("malformed_request").await;
+        let denial = |record: &serde_json::Value| record["status_detail"] == "malformed_request";
+        let found = crate::testing::eventually(async || {
+            setting.stage.site.records().iter().any(denial).then_some(())
+        });
+        assert!(found.await.is_some(), "{flaw}: {end:?}");
     }
 }
 
@@ -115,7 +119,7 @@ async fn a_request_that_the_proxy_itself_finds_ambiguous_is_answered_400_with_a_
         ("padded", with(&[("x-role", b" admin")])),
         ("padded", with(&[("x-role", b"admin\t")])),
         ("length_repeated", with(&[("content-length", b"0"), ("content-length", b"0")])),
-        ("encoded_slash", instead(":path", b"/a%2fadmin")),
+        ("path_encoded_separator", instead(":path", b"/a%2fadmin")),
     ];
     for (code, fields) in cases {
         let setting = Setting::new().await;
@@ -173,7 +177,10 @@ async fn frames_against_the_rules_end_the_connection_and_no_other() {
         ("settings of half a pair", frame(4, 0, 0, &[0; 3])),
         ("a ping of five bytes", frame(6, 0, 0, &[0; 5])),
         ("a window that overflows", frame(8, 0, 0, &0x7fff_ffff_u32.to_be_bytes())),
-        ("a block that is no HPACK", frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0xff, 0xff, 0xff])),
+        (
+            "a block that is no HPACK",
+            frame(HEADERS, END_HEADERS | END_STREAM, 1, &[0xff, 0xff, 0xff, 0xff, 0xff]),
+        ),
     ];
     let setting = Setting::new().await;
     let mut other = setting.shop().await;
@@ -191,15 +198,16 @@ async fn frames_against_the_rules_end_the_connection_and_no_other() {
 #[tokio::test]
 async fn an_authority_decides_for_each_request_whatever_the_connection_was_made_for() {
     let setting = Setting::new().await;
-    setting.stage.site.write_policy(&super::super::POLICY.replace(
-        "http: {port: any, paths: [/admin/**]}",
-        "http: {port: any, hosts: [secret.prod.test]}",
-    ));
+    setting.stage.site.write_policy(
+        &super::super::POLICY
+            .replace("http: {port: any, paths: [/admin/**]}", "http: {port: any, hosts: [secret.prod.test]}"),
+    );
     let mut caller = setting.shop().await;
     let secret = || http::Request::get("http://secret.prod.test/hello");
 
     let refused = crate::testing::eventually(async || {
-        let answer = caller.ask(secret()).await.unwrap();
+        // One that is under way when the policy comes is reset.
+        let answer = caller.ask(secret()).await.ok()?;
         (answer.status == 403).then_some(())
     })
     .await;
@@ -226,5 +234,8 @@ async fn a_reset_frame_says_how_and_never_looks_like_an_end() {
     }
 
     assert_eq!(frames.last().map(Frame::code), Some(u32::from(Reason::CANCEL)));
-    assert!(frames.iter().filter(|frame| frame.stream == 1).all(|frame| frame.flags & END_STREAM == 0), "{frames:?}");
+    assert!(
+        frames.iter().filter(|frame| frame.stream == 1).all(|frame| frame.flags & END_STREAM == 0),
+        "{frames:?}"
+    );
 }

@@ -100,6 +100,7 @@ async fn a_flawed_request_is_no_opaque_connection() {
         let stage = Stage::started("auto", &policy, Backend::start(any_answer).await, "").await;
         let mut client = stage.shop().await;
         client.write_all(bytes).await.unwrap();
+        client.shutdown().await.unwrap();
 
         let answer = read_all(&mut client).await.unwrap_or_default();
 

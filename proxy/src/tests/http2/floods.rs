@@ -7,8 +7,8 @@ use h2::Reason;
 use super::{
     Setting, get, post,
     raw::{
-        CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, Raw, SETTINGS,
-        WINDOW_UPDATE, block, frame,
+        CONTINUATION, DATA, END_HEADERS, END_STREAM, GET, GOAWAY, HEADERS, PING, PREFACE, RST_STREAM, Raw,
+        SETTINGS, WINDOW_UPDATE, block, frame,
     },
 };
 use crate::testing::{Client, eventually, read_all};

@@ -121,7 +121,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Raw<S> {
     /// Returns how the other side resets a stream.
     pub(super) async fn reset_of(&mut self, stream: u32) -> Option<u32> {
         let ends = |frame: &Frame| {
-            (frame.stream == stream && (frame.kind == RST_STREAM || frame.flags & END_STREAM != 0)) || frame.kind == GOAWAY
+            (frame.stream == stream && (frame.kind == RST_STREAM || frame.flags & END_STREAM != 0))
+                || frame.kind == GOAWAY
         };
         let end = self.wait_for(ends).await?;
         (end.kind == RST_STREAM).then(|| end.code())
