@@ -188,8 +188,7 @@ async fn the_largest_catalogue_is_applied_at_once_and_pushed() {
     let mut stream = watch(&agent).await;
     step(&mut stream).await;
     let count = policy::service::MAX_ENTRIES;
-    let entries: Vec<Entry> =
-        (0..count).map(|at| service(&format!("s{at}"), 80)).map(|entry| host(entry)).collect();
+    let entries: Vec<Entry> = (0..count).map(|at| service(&format!("s{at}"), 80)).map(host).collect();
 
     let begun = std::time::Instant::now();
     let applied = client.apply_services(&wish(&entries)).await.unwrap();

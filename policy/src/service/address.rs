@@ -15,9 +15,12 @@ pub struct Address {
 /// Why a text is no address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// The host or the port is none.
-    #[error(transparent)]
-    Host(#[from] HostError),
+    /// The host is none.
+    #[error("the host is neither a name nor an address")]
+    Host,
+    /// The port is none.
+    #[error("the port is not a number from 1 to 65535")]
+    Port,
     /// There is no port.
     #[error("it has no port")]
     NoPort,
@@ -45,7 +48,15 @@ impl FromStr for Address {
     type Err = AddressError;
 
     fn from_str(text: &str) -> Result<Self, AddressError> {
-        let host = CanonicalHost::parse(text)?;
+        let host = CanonicalHost::parse(text).map_err(|error| match error {
+            HostError::Port => AddressError::Port,
+            HostError::Empty
+            | HostError::TooLong { .. }
+            | HostError::UserInfo
+            | HostError::Label
+            | HostError::Character { .. }
+            | HostError::Address => AddressError::Host,
+        })?;
         let port = host.port().ok_or(AddressError::NoPort)?;
         Ok(Self { host: host.as_str().to_owned(), port })
     }

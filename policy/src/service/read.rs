@@ -1,5 +1,7 @@
 //! Strict reading of services files. Every problem of a file is found at once, each with its place.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use identity::{SpiffeId, TrustDomain};
 use serde::Serialize;
 
@@ -225,6 +227,14 @@ fn name(node: &Node, read: &mut Reader<'_>) -> Option<String> {
 
 fn host(read: &mut Reader<'_>, node: &Node) -> Option<String> {
     let text = read.string(node)?;
+    // One address is one host, with brackets or without, and mapped into IPv6 or not.
+    let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
+    if let Ok(address) = bare.parse::<Ipv6Addr>() {
+        return Some(match address.to_canonical() {
+            IpAddr::V4(address) => address.to_string(),
+            IpAddr::V6(address) => format!("[{address}]"),
+        });
+    }
     match CanonicalHost::parse(text) {
         Ok(host) if host.port().is_none() => Some(host.as_str().to_owned()),
         Ok(_) => {

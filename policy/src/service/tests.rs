@@ -95,6 +95,19 @@ fn an_entry_is_for_those_it_names_and_a_broken_one_for_nobody() {
 }
 
 #[test]
+fn an_ipv6_address_is_one_host_however_it_is_written() {
+    let hosts = |written: &str| match read(&FILE.replace("10.96.0.10", written)).unwrap().remove(0) {
+        Entry::Service(shop) => shop.hosts,
+        Entry::Sidecar(_) => Vec::new(),
+    };
+
+    for written in ["'2001:db8::7'", "'[2001:db8::7]'", "'2001:0DB8:0::7'"] {
+        assert_eq!(hosts(written)[1], "[2001:db8::7]", "{written}");
+    }
+    assert_eq!(hosts("'::ffff:10.96.0.10'")[1], "10.96.0.10");
+}
+
+#[test]
 fn each_flaw_is_found_at_its_place() {
     for (from, to, place, said) in [
         ("name: shop\n    hosts", "name: Shop!\n    hosts", "3:11", "expected a name"),
