@@ -1,11 +1,14 @@
-//! Central policies: what the CA has signed, handed out by the agent on the socket of the Workload API.
+//! Central sets, of policies and of services: what the CA has signed, handed out by the agent on the socket of the Workload
+//! API.
 //!
-//! Nothing is believed for coming from the agent: the manifest has to be signed by the trust domain's policy signer, every
-//! file has to be the one that the manifest names, and no number is taken that is lower than the highest one taken before.
-//! What cannot be believed, or does not come, leaves what is in force as it is.
+//! Nothing is believed for coming from the agent: the manifest has to be signed by the trust domain's policy signer, for sets of
+//! this kind, every file has to be the one that the manifest names, and no number is taken that is lower than the highest one
+//! taken before. What cannot be believed, or does not come, leaves what is in force as it is.
 
+mod agent;
 mod assembly;
 mod seen;
+mod taker;
 #[cfg(test)]
 mod tests;
 
@@ -13,32 +16,31 @@ use std::{path::Path, sync::Arc, time::Duration, time::SystemTime};
 
 use identity::{
     crypto,
-    manifest::{self, Manifest, ManifestError, ReplayError},
+    manifest::{Kind, Manifest, ManifestError, ReplayError},
     rotation::Backoff,
 };
-use proto::vouchsafe::v1::{
-    Delivery, DeliveryReport, PolicyState, PolicyStatus, WatchDeliveryRequest, delivery::Step,
-    policy_delivery_client::PolicyDeliveryClient,
-};
-use tokio::sync::{mpsc, oneshot, watch};
-use tonic::{Code, Request, Status, Streaming, metadata::MetadataValue, transport::Channel};
+use proto::vouchsafe::v1::{PolicyState, PolicyStatus, delivery::Step};
+use tokio::sync::{mpsc, watch};
+use tonic::Code;
 
 use self::{
+    agent::{Agent, next},
     assembly::{Assembled, Assembly, DeliveryFlaw, Held},
     seen::{Kept, KeptError},
+    taker::Taker,
 };
 use crate::{
     config::IdentitySource,
     policies::{Central, Delivered, describe},
     shared::Shared,
-    state::{Identity, Part},
-    workload_api::{Endpoint, EndpointError, SECURITY_HEADER, WorkloadApiError, channel},
+    state::Identity,
+    workload_api::{EndpointError, WorkloadApiError},
 };
 
-/// Receives what the agent hands out, for as long as the proxy runs.
+/// Receives the sets of one kind that the agent hands out, for as long as the proxy runs.
 pub(crate) struct Receiver {
     shared: Arc<Shared>,
-    deliveries: mpsc::Sender<Delivered>,
+    taker: Taker,
     kept: Kept,
     held: Held,
     /// What was taken last, so that the same again changes nothing.
@@ -54,24 +56,24 @@ enum ReceiveError {
     Endpoint(#[from] EndpointError),
     #[error("the agent cannot be reached")]
     Unreachable(#[from] WorkloadApiError),
-    #[error("the agent hands out no policies ({code:?}): {message}")]
+    #[error("the agent hands out no such sets ({code:?}): {message}")]
     Agent { code: Code, message: String },
-    #[error("the agent ended the stream of policies")]
+    #[error("the agent ended the stream of sets")]
     Ended,
-    #[error("the agent sent what is no set of policies")]
+    #[error("the agent sent what is no set")]
     Flaw(#[from] DeliveryFlaw),
-    #[error("the number of the newest policies is not known")]
+    #[error("the number of the newest set is not known")]
     Kept(#[from] KeptError),
 }
 
 /// Why a set is not taken.
 #[derive(Debug, thiserror::Error)]
 enum TakeError {
-    #[error("the policies cannot be believed")]
+    #[error("the set cannot be believed")]
     Manifest(#[from] ManifestError),
-    #[error("the policies are older than those that were taken before")]
+    #[error("the set is older than what was taken before")]
     Replay(#[from] ReplayError),
-    #[error("the agent says that there are no central policies, and signed ones were taken before")]
+    #[error("the agent says that there are no central ones, and signed ones were taken before")]
     NoneAfterSome,
     #[error(transparent)]
     Flaw(#[from] DeliveryFlaw),
@@ -87,23 +89,37 @@ impl TakeError {
 }
 
 impl Receiver {
+    /// Receives policies, for the one who loads them.
     pub(crate) fn new(
         state_dir: Option<&Path>,
         shared: Arc<Shared>,
         deliveries: mpsc::Sender<Delivered>,
     ) -> Self {
-        let kept = Kept::new(state_dir);
-        Self { shared, deliveries, kept, held: Held::default(), taken: None, pending: None }
+        Self::of(Taker::Policies(deliveries), state_dir, shared)
+    }
+
+    /// Receives services.
+    pub(crate) fn services(state_dir: Option<&Path>, shared: Arc<Shared>) -> Self {
+        Self::of(Taker::Services, state_dir, shared)
+    }
+
+    fn of(taker: Taker, state_dir: Option<&Path>, shared: Arc<Shared>) -> Self {
+        let kept = Kept::of(taker.kind(), state_dir);
+        Self { shared, taker, kept, held: Held::default(), taken: None, pending: None }
+    }
+
+    fn kind(&self) -> Kind {
+        self.taker.kind()
     }
 
     /// Receives from the agent that the identity comes from, until nobody takes what comes.
     pub(crate) async fn run(mut self, source: IdentitySource) {
         let mut backoff = Backoff::new(FIRST_WAIT, LONGEST_WAIT);
-        let deliveries = self.deliveries.clone();
+        let taker = self.taker.clone();
         loop {
             let error = tokio::select! {
                 error = self.follow(&source, &mut backoff) => error,
-                () = deliveries.closed() => return,
+                () = taker.closed() => return,
             };
             self.problem(&describe(&error));
             self.pending = None;
@@ -127,7 +143,7 @@ impl Receiver {
     ) -> Result<std::convert::Infallible, ReceiveError> {
         let identity = self.identity().await;
         self.kept.load(&identity.id().trust_domain()).await?;
-        let mut agent = Agent::connect(source).await?;
+        let mut agent = Agent::connect(self.kind(), source).await?;
         let mut stream = agent.watch(&self.held).await?;
         let mut bundles = self.shared.state.changes();
         let mut assembly = None;
@@ -144,7 +160,7 @@ impl Receiver {
             backoff.reset();
             match step {
                 Step::Waiting(_) => {
-                    self.problem("the agent does not know yet whether there are central policies")
+                    self.problem("the agent does not know yet whether there are central sets of this kind")
                 }
                 Step::None(_) => self.none(&mut agent).await,
                 Step::Begin(begin) => assembly = Some(Assembly::begin(begin)?),
@@ -190,9 +206,9 @@ impl Receiver {
             Ok(manifest) => self.in_force(manifest),
             Err(error) => {
                 let reason = describe(error);
-                tracing::error!(number = assembled.number, reason, "policies from the agent refused");
+                tracing::error!(kind = ?self.kind(), number = assembled.number, reason, "set from the agent refused");
                 self.problem(&reason);
-                self.shared.metrics.policies_delivered(false);
+                self.shared.metrics.set_delivered(self.kind(), false);
                 self.refused(assembled.number, reason)
             }
         };
@@ -205,27 +221,24 @@ impl Receiver {
     async fn take(&mut self, assembled: &Assembled, identity: &Identity) -> Result<Manifest, TakeError> {
         let own = identity.id().trust_domain();
         let anchors = identity.credentials.anchors();
-        let manifest = assembled.manifest.verify(anchors, &own, manifest::SIDECARS, SystemTime::now())?;
+        let audience = self.kind().audience();
+        let manifest = assembled.manifest.verify(anchors, &own, audience, SystemTime::now())?;
         manifest.succeeds(self.kept.seen())?;
         let central = Arc::new(assembled.central(&manifest)?);
         if self.taken.as_deref() != Some(&*central) {
-            self.put_in_force(Arc::clone(&central)).await?;
+            self.put_in_force(&central, identity).await?;
         }
         self.taken = Some(central);
         if let Err(error) = self.kept.keep(&own, manifest.seen()).await {
             // They are in force all the same: what is lost is the memory of them after a restart.
             let reason = describe(&error);
-            tracing::error!(reason, "the number of the newest policies cannot be kept");
+            tracing::error!(kind = ?self.kind(), reason, "the number of the newest set cannot be kept");
         }
         Ok(manifest)
     }
 
-    async fn put_in_force(&self, central: Arc<Central>) -> Result<(), TakeError> {
-        let (reply, told) = oneshot::channel();
-        let stopping = || TakeError::Refused("the sidecar is stopping".to_owned());
-        self.deliveries.send(Delivered { central, reply }).await.map_err(|_| stopping())?;
-        let outcome = told.await.map_err(|_| stopping())?;
-        outcome.refusal.map_or(Ok(()), |reason| Err(TakeError::Refused(reason)))
+    async fn put_in_force(&self, central: &Arc<Central>, identity: &Identity) -> Result<(), TakeError> {
+        self.taker.take(central, identity.id(), &self.shared).await.map_err(TakeError::Refused)
     }
 
     /// Nobody has signed that there are none: it is believed only where there never were any.
@@ -235,17 +248,17 @@ impl Receiver {
         let outcome = match (self.kept.seen(), &self.taken) {
             (Some(_), _) => Err(TakeError::NoneAfterSome),
             (None, Some(taken)) if *taken == central => Ok(()),
-            (None, _) => self.put_in_force(Arc::clone(&central)).await,
+            (None, _) => self.put_in_force(&central, &identity).await,
         };
         let status = match outcome {
             Ok(()) => {
                 self.taken = Some(central);
-                self.shared.state.set_problem(Part::PolicyDelivery, None);
+                self.shared.state.set_problem(self.taker.part(), None);
                 PolicyStatus { state: PolicyState::None.into(), ..PolicyStatus::default() }
             }
             Err(error) => {
                 let reason = describe(&error);
-                tracing::error!(reason, "policies from the agent refused");
+                tracing::error!(kind = ?self.kind(), reason, "set from the agent refused");
                 self.problem(&reason);
                 self.refused(0, reason)
             }
@@ -255,9 +268,9 @@ impl Receiver {
 
     fn in_force(&self, manifest: &Manifest) -> PolicyStatus {
         let (number, generation) = (manifest.number(), manifest.generation().to_owned());
-        self.shared.state.set_problem(Part::PolicyDelivery, None);
-        self.shared.metrics.policies_delivered(true);
-        self.shared.metrics.policy_number.set(i64::try_from(number).unwrap_or(i64::MAX));
+        self.shared.state.set_problem(self.taker.part(), None);
+        self.shared.metrics.set_delivered(self.kind(), true);
+        self.shared.metrics.set_number(self.kind()).set(i64::try_from(number).unwrap_or(i64::MAX));
         PolicyStatus {
             state: PolicyState::InForce.into(),
             number,
@@ -283,69 +296,16 @@ impl Receiver {
 
     /// Tells of what is wrong; what is in force stays.
     fn problem(&self, reason: &str) {
-        let state = &self.shared.state;
-        if state.problems().get(&Part::PolicyDelivery).is_none_or(|known| known != reason) {
-            tracing::warn!(reason, "no policies from the agent");
+        let (state, part) = (&self.shared.state, self.taker.part());
+        if state.problems().get(&part).is_none_or(|known| known != reason) {
+            tracing::warn!(kind = ?self.kind(), reason, "no set from the agent");
         }
-        state.set_problem(Part::PolicyDelivery, Some(reason.to_owned()));
+        state.set_problem(part, Some(reason.to_owned()));
     }
 }
 
-/// The agent, as far as it hands out policies.
-struct Agent {
-    client: PolicyDeliveryClient<Channel>,
-}
-
-impl Agent {
-    async fn connect(source: &IdentitySource) -> Result<Self, ReceiveError> {
-        let endpoint = match source {
-            IdentitySource::WorkloadApi(endpoint) => endpoint.clone(),
-            // The configuration allows no PEM files beside policies from an agent.
-            IdentitySource::Environment | IdentitySource::Pem(_) => Endpoint::from_environment()?,
-        };
-        let channel = channel(&endpoint).await?;
-        let client = PolicyDeliveryClient::new(channel).max_decoding_message_size(MAX_MESSAGE);
-        Ok(Self { client })
-    }
-
-    async fn watch(&mut self, held: &Held) -> Result<Streaming<Delivery>, ReceiveError> {
-        let request = marked(WatchDeliveryRequest { held: held.hashes() });
-        Ok(self.client.watch(request).await.map_err(refusal)?.into_inner())
-    }
-
-    /// Tells the agent what became of a set. That it does not hear it changes nothing here.
-    async fn report(&mut self, identity: &Identity, status: PolicyStatus) {
-        let spiffe_id = identity.id().as_str().to_owned();
-        let report = DeliveryReport { spiffe_id, status: Some(status) };
-        let told = tokio::time::timeout(REPORT_LIMIT, self.client.report(marked(report))).await;
-        match told {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => tracing::debug!(%error, "the agent does not hear what became of the policies"),
-            Err(_) => tracing::debug!("the agent does not hear in time what became of the policies"),
-        }
-    }
-}
-
-fn marked<T>(message: T) -> Request<T> {
-    let mut request = Request::new(message);
-    request.metadata_mut().insert(SECURITY_HEADER, MetadataValue::from_static("true"));
-    request
-}
-
-async fn next(stream: &mut Streaming<Delivery>) -> Result<Step, ReceiveError> {
-    let message = stream.message().await.map_err(refusal)?.ok_or(ReceiveError::Ended)?;
-    Ok(message.step.ok_or(DeliveryFlaw::Empty)?)
-}
-
-fn refusal(status: Status) -> ReceiveError {
-    ReceiveError::Agent { code: status.code(), message: status.message().to_owned() }
-}
-
-/// A manifest beside the names of all its files.
-const MAX_MESSAGE: usize = 2 * manifest::MAX_MANIFEST_BYTES;
 /// As the message says.
 const MAX_REASON: usize = 1024;
-const REPORT_LIMIT: Duration = Duration::from_secs(5);
 const FIRST_WAIT: Duration = Duration::from_millis(200);
 /// An agent that comes back is noticed within this.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);

@@ -22,6 +22,7 @@ use crate::{
     jwt::{Accepted, Tokens},
     live::{Cut, Proof, Registry},
     policies::Candidate,
+    services::central::Served,
 };
 
 /// What decides at one moment.
@@ -100,6 +101,7 @@ pub(crate) struct State {
     effective: ArcSwap<Effective>,
     problems: Mutex<BTreeMap<Part, String>>,
     tokens: Tokens,
+    served: Served,
     changed: watch::Sender<()>,
     files: Notify,
 }
@@ -117,8 +119,14 @@ pub(crate) enum Part {
     PolicyReload,
     /// The agent hands out no policies, or none that can be believed; those in force stay.
     PolicyDelivery,
+    /// The agent hands out no services, or none that can be believed; those in use stay.
+    ServiceDelivery,
+    /// The services in use are good, the last reload of their directory was not.
+    Services,
     /// The policies are in no use, or there are none and everything is refused.
     PolicyUse,
+    /// The configuration in force is good, the last reload was not, or some of it waits for a restart.
+    ConfigReload,
     /// The proxy is stopping.
     Draining,
 }
@@ -132,6 +140,9 @@ impl Part {
             Self::PolicyReload => "policy_reload",
             Self::PolicyDelivery => "policy_delivery",
             Self::PolicyUse => "policy_use",
+            Self::ServiceDelivery => "service_delivery",
+            Self::Services => "services",
+            Self::ConfigReload => "config_reload",
             Self::Draining => "draining",
         }
     }
@@ -140,7 +151,13 @@ impl Part {
     pub(crate) const fn blocks(self) -> bool {
         match self {
             Self::Identity | Self::Policies | Self::Draining => true,
-            Self::IdentityUpdate | Self::PolicyReload | Self::PolicyDelivery | Self::PolicyUse => false,
+            Self::IdentityUpdate
+            | Self::PolicyReload
+            | Self::PolicyDelivery
+            | Self::PolicyUse
+            | Self::ServiceDelivery
+            | Self::ConfigReload
+            | Self::Services => false,
         }
     }
 }
@@ -170,6 +187,11 @@ impl State {
     /// Rings when files of this host changed that wait for policies from the agent.
     pub(crate) fn files(&self) -> &Notify {
         &self.files
+    }
+
+    /// What the CA says that the ports of our workload speak.
+    pub(crate) fn served(&self) -> &Served {
+        &self.served
     }
 
     pub(crate) fn tokens(&self) -> &Tokens {

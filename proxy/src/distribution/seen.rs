@@ -7,14 +7,15 @@ use std::{io, path::Path, path::PathBuf};
 use identity::{
     TrustDomain,
     durable::{self, DurableError},
-    manifest::Seen,
+    manifest::{Kind, Seen},
 };
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::Error as _};
 use tokio::task::spawn_blocking;
 
 /// The newest set that was taken, and where it is kept.
 #[derive(Debug)]
 pub(super) struct Kept {
+    kind: Kind,
     path: Option<PathBuf>,
     loaded: bool,
     seen: Option<Seen>,
@@ -29,10 +30,21 @@ struct Line {
     seen: Seen,
 }
 
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Version {
     #[serde(rename = "policy-seen/v1")]
     One,
+    #[serde(rename = "service-seen/v1")]
+    Services,
+}
+
+impl Version {
+    const fn of(kind: Kind) -> Self {
+        match kind {
+            Kind::Policies => Self::One,
+            Kind::Services => Self::Services,
+        }
+    }
 }
 
 /// Why the number cannot be read or kept.
@@ -51,14 +63,24 @@ pub(super) enum KeptError {
 }
 
 impl Kept {
+    #[cfg(test)]
     pub(super) fn new(directory: Option<&Path>) -> Self {
-        Self { path: directory.map(|directory| directory.join(FILE)), loaded: false, seen: None }
+        Self::of(Kind::Policies, directory)
+    }
+
+    pub(super) fn of(kind: Kind, directory: Option<&Path>) -> Self {
+        let file = match kind {
+            Kind::Policies => FILE,
+            Kind::Services => SERVICES_FILE,
+        };
+        Self { kind, path: directory.map(|directory| directory.join(file)), loaded: false, seen: None }
     }
 
     /// Reads what an earlier run has kept about `own`, once.
     pub(super) async fn load(&mut self, own: &TrustDomain) -> Result<(), KeptError> {
         if let (false, Some(path)) = (self.loaded, self.path.clone()) {
-            let line = spawn_blocking(move || read(&path)).await??;
+            let version = Version::of(self.kind);
+            let line = spawn_blocking(move || read(&path, version)).await??;
             // What another trust domain has numbered says nothing about this one.
             self.seen = line.filter(|line| line.trust_domain == *own).map(|line| line.seen);
         }
@@ -77,15 +99,19 @@ impl Kept {
         }
         self.seen = Some(seen.clone());
         let Some(path) = self.path.clone() else { return Ok(()) };
-        let line = Line { vouchsafe: Version::One, trust_domain: own.clone(), seen };
+        let line = Line { vouchsafe: Version::of(self.kind), trust_domain: own.clone(), seen };
         spawn_blocking(move || write(&path, &line)).await?
     }
 }
 
-fn read(path: &Path) -> Result<Option<Line>, KeptError> {
+fn read(path: &Path, version: Version) -> Result<Option<Line>, KeptError> {
     match std::fs::read(path) {
-        Ok(bytes) => match serde_json::from_slice(&bytes) {
-            Ok(line) => Ok(Some(line)),
+        Ok(bytes) => match serde_json::from_slice::<Line>(&bytes) {
+            Ok(line) if line.vouchsafe == version => Ok(Some(line)),
+            Ok(_) => {
+                let source = serde_json::Error::custom("it was kept of sets of another kind");
+                Err(KeptError::Content { path: path.to_owned(), source })
+            }
             Err(source) => Err(KeptError::Content { path: path.to_owned(), source }),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
@@ -107,3 +133,5 @@ fn write(path: &Path, line: &Line) -> Result<(), KeptError> {
 
 /// The name of the file in the directory.
 pub(super) const FILE: &str = "policy-seen.json";
+/// The same for services.
+const SERVICES_FILE: &str = "service-seen.json";

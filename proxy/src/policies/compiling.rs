@@ -69,6 +69,11 @@ impl Central {
         }
     }
 
+    /// The files, by name.
+    pub(crate) fn files(&self) -> &[(String, Arc<[u8]>)] {
+        &self.files
+    }
+
     /// What the agent vouches for.
     pub(crate) fn attested(&self) -> Arc<Vec<Workload>> {
         Arc::clone(&self.attested)

@@ -13,7 +13,7 @@ use policy::{
 };
 
 use super::Origin;
-use crate::{policies::Central, shared::Shared};
+use crate::{config, policies::Central, shared::Shared};
 
 /// What the CA says that the ports of our workload speak, on top of the configuration.
 #[derive(Debug, Default)]
@@ -37,8 +37,12 @@ pub(crate) enum SetError {
 
 impl Served {
     /// Returns what a port speaks, where the CA says so.
-    pub(crate) fn protocol(&self, port: u16) -> Option<Protocol> {
-        self.0.load().get(&port).copied()
+    pub(crate) fn protocol(&self, port: u16) -> Option<config::Protocol> {
+        self.0.load().get(&port).map(|protocol| match protocol {
+            Protocol::Tcp => config::Protocol::Tcp,
+            Protocol::Http => config::Protocol::Http,
+            Protocol::Auto => config::Protocol::Auto,
+        })
     }
 }
 

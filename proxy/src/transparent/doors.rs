@@ -6,13 +6,15 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::inbound::Door;
+use crate::{config::Protocol, inbound::Door};
 
-/// What a door is for: the address that was called and, where the application is to see it, the caller's.
+/// What a door is for: the address that was called, what is spoken there and, where the application is to see it, the
+/// caller's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Call {
     pub(super) to: SocketAddr,
     pub(super) from: Option<IpAddr>,
+    pub(super) protocol: Protocol,
 }
 
 /// The doors in use. The one that was not asked for the longest makes room.
