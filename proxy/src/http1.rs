@@ -2,7 +2,9 @@
 //!
 //! One parse, one truth: what policy sees is what is forwarded, and what could be read in two ways is refused.
 
-mod body;
+mod coding;
+mod date;
+mod end;
 mod exchange;
 mod fields;
 mod flaw;
@@ -10,18 +12,22 @@ mod flaw;
 pub mod fuzzing;
 mod gate;
 mod headers;
-mod io;
 mod line;
+mod names;
 mod pool;
 mod reply;
+mod request;
+mod response;
 mod scanner;
 mod serve;
+mod switched;
+mod transfer;
 mod upstream;
 
 pub(crate) use exchange::Session;
 pub(crate) use flaw::Flaw;
 pub(crate) use gate::{Admission, Answered, Gate, Marks, Outcome};
-pub(crate) use headers::client_cert;
+pub(crate) use headers::{DENIAL_ID, clean_response, clean_trailers, client_cert};
 pub(crate) use line::{RequestLine, Target};
 pub(crate) use pool::{Pool, PoolKey};
 pub(crate) use scanner::HeadLimits;

@@ -81,6 +81,21 @@ pub(crate) enum Flaw {
     /// A response that nobody asked for, or a switch of protocols that nobody asked for.
     #[error("response to no request")]
     Unrequested,
+    /// A field value of HTTP/2 begins or ends with a blank: servers behind us may or may not remove it.
+    #[error("header value begins or ends with a blank")]
+    Padded,
+    /// The scheme is neither `http` nor `https`.
+    #[error("scheme is neither http nor https")]
+    Scheme,
+    /// A message of HTTP/2 is against the rules of the protocol.
+    #[error("message is against the rules of HTTP/2")]
+    Message,
+    /// A frame of HTTP/2 is against the rules of the protocol.
+    #[error("frame is against the rules of HTTP/2")]
+    Frame,
+    /// Frames of HTTP/2 that cost work and bring nothing forward.
+    #[error("too many frames that bring nothing forward")]
+    Flood,
 }
 
 impl Flaw {
@@ -111,7 +126,12 @@ impl Flaw {
             | Self::ChunkEnd
             | Self::Trailer
             | Self::StatusLine
-            | Self::Unrequested => http::StatusCode::BAD_REQUEST,
+            | Self::Unrequested
+            | Self::Padded
+            | Self::Scheme
+            | Self::Message
+            | Self::Frame
+            | Self::Flood => http::StatusCode::BAD_REQUEST,
         }
     }
 
@@ -144,6 +164,11 @@ impl Flaw {
             Self::Trailer => "trailer",
             Self::StatusLine => "status_line",
             Self::Unrequested => "unrequested",
+            Self::Padded => "padded",
+            Self::Scheme => "scheme",
+            Self::Message => "message",
+            Self::Frame => "frame",
+            Self::Flood => "flood",
         }
     }
 }

@@ -4,26 +4,26 @@ use http::{Uri, request::Parts};
 
 use super::{
     HeadLimits, RequestLine,
-    scanner::{self, Phase, Side},
+    scanner::{Asked, Passage, Side},
 };
 
 /// A scanner of one direction of one connection.
 #[derive(Debug)]
 pub struct Scanner {
-    scanner: scanner::Scanner,
+    scanner: Passage,
     side: Side,
 }
 
 impl Scanner {
     /// Scans requests whose heads have at most so many bytes and fields.
     pub fn of_requests(bytes: usize, count: usize) -> Self {
-        Self { scanner: scanner::Scanner::new(HeadLimits { bytes, count }), side: Side::Request }
+        Self { scanner: Passage::new(HeadLimits { bytes, count }), side: Side::Request }
     }
 
     /// Scans responses to requests that were no HEAD.
     pub fn of_responses(bytes: usize, count: usize) -> Self {
-        let scanner = scanner::Scanner::new(HeadLimits { bytes, count });
-        Self { scanner, side: Side::Response { head_only: false } }
+        let scanner = Passage::new(HeadLimits { bytes, count });
+        Self { scanner, side: Side::Response(Asked::Plain) }
     }
 
     /// Returns how many of `bytes` may go on, or the code of the flaw.
@@ -31,12 +31,12 @@ impl Scanner {
     /// # Errors
     /// The flaw's code, as the audit record carries it.
     pub fn scan(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
-        self.scanner.scan(bytes, self.side).map(|released| released.bytes).map_err(super::Flaw::code)
+        self.scanner.scan(bytes, self.side).map_err(super::Flaw::code)
     }
 
     /// Says whether a message ended with the last byte that may go on.
     pub fn is_between_messages(&self) -> bool {
-        self.scanner.phase() == Phase::Idle
+        self.scanner.is_between_messages()
     }
 }
 

@@ -35,8 +35,6 @@ pub(crate) trait Gate: Send + Sync + 'static {
 pub(crate) enum Admission {
     Forward,
     Refuse(audit::DenialId),
-    /// It may pass, but no listener can carry it.
-    Unsupported(audit::DenialId),
 }
 
 /// What is changed of a request's fields at the last moment.

@@ -13,6 +13,8 @@ use http::{
 };
 use identity::{Peer, SpiffeId};
 
+use super::names::{Class, class_of, may_trail};
+
 /// What we tell our own workload about the verified caller.
 pub(crate) const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
 /// What a refused client can quote.
@@ -22,8 +24,9 @@ pub(crate) const DENIAL_ID: HeaderName = HeaderName::from_static("x-vouchsafe-de
 pub(crate) fn clean_request(headers: &mut HeaderMap) {
     let trailers = accepts_trailers(headers);
     remove_connection_fields(headers);
-    remove_named(headers, |name| is_identity(name) || is_override(name));
-    remove_misspelt_framing(headers);
+    remove_named(headers, |name| {
+        matches!(class_of(name.as_bytes()), Class::Identity | Class::Override | Class::Misspelt)
+    });
     headers.remove(EXPECT);
     headers.remove(PROXY_AUTHORIZATION);
     if trailers {
@@ -42,7 +45,7 @@ pub(crate) fn clean_response(headers: &mut HeaderMap) {
 /// Removes from trailers what frames, routes, authenticates or identifies (RFC 9110 6.5.1).
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap) {
     remove_connection_fields(trailers);
-    remove_named(trailers, |name| is_identity(name) || is_override(name) || FRONT_ONLY.contains(&name));
+    remove_named(trailers, |name| !may_trail(name));
 }
 
 /// Says to our workload who called: Envoy's form, one element, never appended to what came. None where it cannot be
@@ -55,9 +58,14 @@ pub(crate) fn client_cert(own: &SpiffeId, peer: &Peer) -> Option<(HeaderName, He
 /// Returns the protocol that the request asks to go on with, in lower case; of several the whole list, which no rule
 /// names. `h2c` alone is not asked for, only offered.
 pub(crate) fn wanted_upgrade(headers: &HeaderMap) -> Option<String> {
+    wanted(headers.get_all(UPGRADE).iter().map(HeaderValue::as_bytes))
+}
+
+/// The same of the values of a head's `Upgrade` fields.
+pub(super) fn wanted<'a>(values: impl Iterator<Item = &'a [u8]>) -> Option<String> {
     let mut wanted: Vec<String> = Vec::new();
-    for value in headers.get_all(UPGRADE) {
-        let text = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+    for value in values {
+        let text = String::from_utf8_lossy(value).to_ascii_lowercase();
         let named =
             text.split(',').map(str::trim).filter(|protocol| !protocol.is_empty() && *protocol != "h2c");
         wanted.extend(named.map(str::to_owned));
@@ -73,11 +81,12 @@ pub(crate) fn set_host(headers: &mut HeaderMap, host: &str) {
 }
 
 fn accepts_trailers(headers: &HeaderMap) -> bool {
-    headers.get_all(TE).iter().any(|value| {
-        value
-            .to_str()
-            .is_ok_and(|text| text.split(',').any(|item| item.trim().eq_ignore_ascii_case("trailers")))
-    })
+    headers.get_all(TE).iter().any(|value| names_trailers(value.as_bytes()))
+}
+
+/// Says whether the value of a `TE` field welcomes trailers.
+pub(super) fn names_trailers(value: &[u8]) -> bool {
+    value.split(|&byte| byte == b',').any(|item| item.trim_ascii().eq_ignore_ascii_case(b"trailers"))
 }
 
 fn remove_connection_fields(headers: &mut HeaderMap) {
@@ -98,98 +107,15 @@ fn remove_connection_fields(headers: &mut HeaderMap) {
     for name in [CONNECTION, TE, UPGRADE] {
         headers.remove(name);
     }
-    for name in CONNECTION_FIELDS {
-        headers.remove(*name);
-    }
+    remove_named(headers, |name| class_of(name.as_bytes()) == Class::Hop);
 }
 
 fn remove_named(headers: &mut HeaderMap, forbidden: impl Fn(&str) -> bool) {
-    let found: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| {
-            let name = name.as_str();
-            if name.contains('_') { forbidden(&name.replace('_', "-")) } else { forbidden(name) }
-        })
-        .cloned()
-        .collect();
+    let found: Vec<HeaderName> = headers.keys().filter(|name| forbidden(name.as_str())).cloned().collect();
     for name in found {
         headers.remove(name);
     }
 }
-
-fn is_identity(name: &str) -> bool {
-    IDENTITY_FIELDS.contains(&name) || IDENTITY_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
-}
-
-fn is_override(name: &str) -> bool {
-    OVERRIDES.contains(&name)
-}
-
-/// `content_length` and the like: one server behind us reads what another ignores.
-fn remove_misspelt_framing(headers: &mut HeaderMap) {
-    for name in MISSPELT_FRAMING {
-        headers.remove(*name);
-    }
-}
-
-const CONNECTION_FIELDS: &[&str] =
-    &["keep-alive", "proxy-connection", "proxy-authentication-info", "http2-settings"];
-/// What sidecars and gateways use to say who calls. `x-forwarded-for` goes too: nobody before us is trusted to
-/// say whose call this is, and the socket's address is in the audit record.
-const IDENTITY_FIELDS: &[&str] = &[
-    "x-forwarded-client-cert",
-    "x-forwarded-for",
-    "x-real-ip",
-    "forwarded",
-    "l5d-client-id",
-    "x-client-cert",
-    "x-ssl-client-cert",
-    "ssl-client-cert",
-    "client-cert",
-    "client-cert-chain",
-    "x-vouchsafe-denial-id",
-];
-const IDENTITY_PREFIXES: &[&str] = &["x-spiffe-", "x-vouchsafe-", "x-ssl-client-"];
-/// What frameworks take for another method, path or host than those of the request, which policy has seen.
-const OVERRIDES: &[&str] = &[
-    "x-http-method-override",
-    "x-http-method",
-    "x-method-override",
-    "x-original-method",
-    "x-original-url",
-    "x-original-uri",
-    "x-rewrite-url",
-    "x-envoy-original-path",
-    "x-forwarded-uri",
-    "x-forwarded-path",
-    "x-forwarded-prefix",
-    "x-forwarded-host",
-    "x-forwarded-server",
-    "x-original-host",
-    "x-host",
-];
-const MISSPELT_FRAMING: &[&str] = &["content_length", "transfer_encoding"];
-/// What decides about a message before its body is read has no place after it.
-const FRONT_ONLY: &[&str] = &[
-    "authorization",
-    "cache-control",
-    "content-encoding",
-    "content-length",
-    "content-range",
-    "content-type",
-    "cookie",
-    "expect",
-    "host",
-    "if-match",
-    "if-none-match",
-    "max-forwards",
-    "proxy-authorization",
-    "range",
-    "set-cookie",
-    "trailer",
-    "transfer-encoding",
-    "www-authenticate",
-];
 
 #[cfg(test)]
 mod tests;

@@ -2,11 +2,19 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::{Method, Uri, header::HOST, request::Parts};
+use http::{
+    Method, Uri,
+    header::{HOST, USER_AGENT},
+    request::Parts,
+};
 use policy::{CanonicalHost, CanonicalPath, RequestKind, Token};
 
-use super::{fields::Fields, flaw::Flaw, headers};
-use crate::jwt::Presented;
+use super::{
+    fields::{Fields, Lines},
+    flaw::Flaw,
+    headers,
+};
+use crate::{jwt::Presented, telemetry::Span};
 
 /// Method, host and path in their one accepted form, and the fields that go on.
 #[derive(Debug, Clone)]
@@ -14,7 +22,6 @@ pub(crate) struct RequestLine {
     pub(crate) method: Method,
     pub(crate) host: CanonicalHost,
     pub(crate) target: Target,
-    pub(crate) user_agent: Option<String>,
     /// The host as it is forwarded, port included.
     authority: String,
     /// The protocol that is to follow on the connection, in lower case.
@@ -22,6 +29,8 @@ pub(crate) struct RequestLine {
     fields: Fields,
     /// What the token of the request proved when it was decided.
     presented: OnceLock<Arc<Presented>>,
+    /// Its place in a trace, once somebody watches it.
+    span: OnceLock<Option<Span>>,
 }
 
 /// What a request names.
@@ -44,26 +53,62 @@ impl RequestLine {
             }
         };
         let host = CanonicalHost::parse(authority).map_err(|_| Flaw::HostInvalid)?;
-        let target = if parts.method == Method::CONNECT { tunnel()? } else { path(&parts.uri)? };
-        let user_agent = parts.headers.get(http::header::USER_AGENT).map(|value| {
-            String::from_utf8_lossy(value.as_bytes().get(..MAX_USER_AGENT).unwrap_or(value.as_bytes()))
-                .into_owned()
-        });
+        let target = if parts.method == Method::CONNECT {
+            tunnel()?
+        } else {
+            Target::path(parts.uri.path_and_query().map_or("/", |target| target.as_str()))?
+        };
+        let upgrade = headers::wanted_upgrade(&parts.headers);
+        Ok(Self::of_map(parts, host, target, upgrade))
+    }
+
+    /// Reads the line of an extended CONNECT (RFC 8441), which names a path and the protocol that is to follow.
+    pub(crate) fn read_extended(parts: &mut Parts, protocol: &str) -> Result<Self, Flaw> {
+        let authority = parts.uri.authority().ok_or(Flaw::HostMissing)?;
+        let host = CanonicalHost::parse(authority.as_str()).map_err(|_| Flaw::HostInvalid)?;
+        let target = Target::path(parts.uri.path_and_query().map_or("/", |target| target.as_str()))?;
+        Ok(Self::of_map(parts, host, target, Some(protocol.to_ascii_lowercase())))
+    }
+
+    fn of_map(parts: &mut Parts, host: CanonicalHost, target: Target, upgrade: Option<String>) -> Self {
         // Not as it came: `a.test.` goes on as `a.test`, and a rule about that one must see it.
-        let (authority, upgrade) = (host.to_string(), headers::wanted_upgrade(&parts.headers));
+        let authority = host.to_string();
         // First, so that policy sees no field that the application does not.
         headers::clean_request(&mut parts.headers);
         headers::set_host(&mut parts.headers, &authority);
-        Ok(Self {
-            method: parts.method.clone(),
-            authority,
+        let (method, fields) = (parts.method.clone(), Fields::new(&parts.headers));
+        Self {
+            method,
             host,
             target,
-            user_agent,
+            authority,
             upgrade,
-            fields: Fields::new(&parts.headers),
+            fields,
             presented: OnceLock::new(),
-        })
+            span: OnceLock::new(),
+        }
+    }
+
+    /// Puts a line together from what was read of it.
+    pub(super) fn of_lines(
+        method: Method,
+        host: CanonicalHost,
+        target: Target,
+        authority: String,
+        (upgrade, lines): (Option<String>, Lines),
+    ) -> Self {
+        let (fields, presented) = (Fields::of_lines(lines), OnceLock::new());
+        Self { method, host, target, authority, upgrade, fields, presented, span: OnceLock::new() }
+    }
+
+    /// Keeps the place of the request in a trace, and that it is watched. The first word stays; returns whether it is this one.
+    pub(crate) fn keep_span(&self, span: Option<Span>) -> bool {
+        self.span.set(span).is_ok()
+    }
+
+    /// Returns the place of the request in a trace; none where nobody watches it.
+    pub(crate) fn span(&self) -> Option<Option<Span>> {
+        self.span.get().copied()
     }
 
     /// Returns the path that policy matches; empty for a tunnel, which no path rule can match.
@@ -105,7 +150,7 @@ impl RequestLine {
         }
     }
 
-    /// Returns what is asked for that no listener carries, as the record names it.
+    /// Returns what is asked for beside an answer, as a record names it.
     pub(crate) fn beyond(&self) -> Option<&'static str> {
         match self.kind() {
             RequestKind::Plain => None,
@@ -114,7 +159,17 @@ impl RequestLine {
         }
     }
 
-    /// Returns the header fields as they came.
+    /// Returns the protocol that the request asks to go on with.
+    pub(super) fn upgrade(&self) -> Option<&str> {
+        self.upgrade.as_deref()
+    }
+
+    /// Returns the host as it is forwarded, port included.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// Returns the header fields as they go on.
     pub(crate) fn fields(&self) -> &Fields {
         &self.fields
     }
@@ -148,9 +203,15 @@ impl RequestLine {
             method: self.method.as_str().to_owned(),
             host: self.host.as_str().to_owned(),
             path: self.path().to_owned(),
-            user_agent: self.user_agent.clone(),
+            user_agent: self.user_agent(),
             path_raw,
         }
+    }
+
+    /// Returns what the client calls itself, cut short.
+    fn user_agent(&self) -> Option<String> {
+        let value = self.fields.first(USER_AGENT.as_str())?;
+        Some(String::from_utf8_lossy(value.get(..MAX_USER_AGENT).unwrap_or(value)).into_owned())
     }
 
     /// Returns the target to forward: the canonical path and the query as it came.
@@ -166,11 +227,14 @@ fn tunnel() -> Result<Target, Flaw> {
     CanonicalPath::parse("/").map(|root| Target::Tunnel { root }).map_err(Flaw::Path)
 }
 
-fn path(uri: &Uri) -> Result<Target, Flaw> {
-    let raw = uri.path_and_query().map_or("/", |target| target.as_str());
-    let path = CanonicalPath::parse(raw).map_err(Flaw::Path)?;
-    let raw = (uri.path() != path.as_str()).then(|| uri.path().to_owned());
-    Ok(Target::Path { path, raw })
+impl Target {
+    /// Reads a path and its query.
+    pub(super) fn path(target: &str) -> Result<Self, Flaw> {
+        let path = CanonicalPath::parse(target).map_err(Flaw::Path)?;
+        let came = target.split('?').next().unwrap_or_default();
+        let raw = (came != path.as_str()).then(|| came.to_owned());
+        Ok(Self::Path { path, raw })
+    }
 }
 
 /// What is kept of what a client calls itself.

@@ -5,9 +5,8 @@
 
 use std::{
     collections::VecDeque,
-    future::poll_fn,
     sync::{Mutex, MutexGuard, PoisonError},
-    task::Poll,
+    task::Context,
     time::{Duration, Instant},
 };
 
@@ -23,8 +22,8 @@ use super::{
 pub(crate) enum PoolKey {
     /// To our own application, in plaintext on this host.
     Application,
-    /// To a peer: who we proved to be, under which generation of credentials, to which listener's peers.
-    Mutual { own: SpiffeId, generation: u64 },
+    /// To a peer: who we proved to be, who it may be, and under which generation of credentials.
+    Mutual { own: SpiffeId, expected: std::sync::Arc<[SpiffeId]>, generation: u64 },
 }
 
 /// The idle connections of one listener.
@@ -39,29 +38,30 @@ impl Pool {
         Self { dial: Box::new(dial), limits, idle: Mutex::default() }
     }
 
-    /// Returns a connection: a kept one that is still good, or a new one.
-    pub(super) async fn get(&self) -> Result<Upstream, DialError> {
+    /// Returns a kept connection that is still good, if there is one.
+    pub(super) fn kept(&self, cx: &mut Context<'_>) -> Result<Option<Upstream>, DialError> {
         let key = self.dial.key()?;
         while let Some(mut upstream) = self.pop(&key) {
-            let usable = poll_fn(|cx| Poll::Ready(upstream.poll_usable(cx))).await;
-            if usable {
-                return Ok(upstream);
+            if upstream.poll_usable(cx) {
+                return Ok(Some(upstream));
             }
         }
-        self.connect().await
+        Ok(None)
     }
 
     /// Returns a new connection.
     pub(super) async fn connect(&self) -> Result<Upstream, DialError> {
         // A key read now would be older than the dial: a connection made is checked by its own key.
         self.dial.key()?;
-        Upstream::start(self.dial.dial().await?, self.limits).await
+        Ok(Upstream::new(self.dial.dial().await?, self.limits))
     }
 
     /// Keeps a connection for the next request.
     pub(super) fn put(&self, mut upstream: Upstream) {
-        if self.dial.key().is_ok_and(|key| key == upstream.key) {
+        if !upstream.is_given_up() && self.dial.key().is_ok_and(|key| key == upstream.key) {
             upstream.idle_since = Instant::now();
+            upstream.used = true;
+            upstream.end.out.release();
             let mut idle = self.lock();
             if idle.len() >= MAX_IDLE {
                 idle.pop_front();

@@ -1,57 +1,54 @@
 //! The responses that the proxy writes itself. To a caller they say no more than it needs.
 
-use bytes::Bytes;
-use http::{
-    HeaderValue, Response, StatusCode,
-    header::{CONNECTION, CONTENT_TYPE},
-};
+use std::io::Write as _;
 
-use super::{
-    body::{Exchange, ReplyBody},
-    gate::Outcome,
-    headers::DENIAL_ID,
-};
+use http::StatusCode;
 
-/// Whether the connection goes on after a response.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum After {
-    KeepAlive,
-    Close,
+use super::{date, headers::DENIAL_ID};
+
+/// Whom a response of our own is for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Addressee {
+    /// It speaks HTTP/1.0.
+    pub(super) old: bool,
+    /// It asked for the head alone.
+    pub(super) head_only: bool,
+    /// The connection goes on.
+    pub(super) keep_alive: bool,
+}
+
+impl Addressee {
+    /// Someone of whom nothing is known.
+    pub(super) const UNREAD: Self = Self { old: false, head_only: false, keep_alive: false };
 }
 
 /// Answers a refusal: the identifier leads to the record, and says nothing by itself.
-pub(super) fn refused(
-    status: StatusCode,
-    denial: audit::DenialId,
-    after: After,
-    mut exchange: Exchange,
-) -> Response<ReplyBody> {
-    exchange.answer(status, Outcome::Refused);
+pub(super) fn refused(status: StatusCode, denial: audit::DenialId, to: Addressee, out: &mut Vec<u8>) {
     let denial = denial.to_string();
-    let mut response = json(status, format!("{{\"denial_id\":\"{denial}\"}}\n"), after, exchange);
-    if let Ok(value) = HeaderValue::try_from(denial) {
-        response.headers_mut().insert(DENIAL_ID, value);
-    }
-    response
+    json(status, &format!("{{\"denial_id\":\"{denial}\"}}\n"), Some(&denial), to, out);
 }
 
 /// Answers a failure of the proxy or behind it; `error` is one of a fixed set of words.
-pub(super) fn failed(
-    status: StatusCode,
-    error: &'static str,
-    after: After,
-    mut exchange: Exchange,
-) -> Response<ReplyBody> {
-    exchange.answer(status, Outcome::Broken);
-    json(status, format!("{{\"error\":\"{error}\"}}\n"), after, exchange)
+pub(super) fn failed(status: StatusCode, error: &'static str, to: Addressee, out: &mut Vec<u8>) {
+    json(status, &format!("{{\"error\":\"{error}\"}}\n"), None, to, out);
 }
 
-fn json(status: StatusCode, text: String, after: After, exchange: Exchange) -> Response<ReplyBody> {
-    let mut response = Response::new(ReplyBody::own(Bytes::from(text), exchange));
-    *response.status_mut() = status;
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    if after == After::Close {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+fn json(status: StatusCode, text: &str, denial: Option<&str>, to: Addressee, out: &mut Vec<u8>) {
+    let version = if to.old { "1.0" } else { "1.1" };
+    let reason = status.canonical_reason().unwrap_or_default();
+    let connection = match (to.keep_alive, to.old) {
+        (false, _) => "connection: close\r\n",
+        (true, true) => "connection: keep-alive\r\n",
+        (true, false) => "",
+    };
+    // Writing to memory does not fail.
+    let _ = write!(out, "HTTP/{version} {} {reason}\r\ncontent-type: application/json\r\n", status.as_u16());
+    if let Some(denial) = denial {
+        let _ = write!(out, "{DENIAL_ID}: {denial}\r\n");
     }
-    response
+    date::line(out);
+    let _ = write!(out, "content-length: {}\r\n{connection}\r\n", text.len());
+    if !to.head_only {
+        out.extend_from_slice(text.as_bytes());
+    }
 }

@@ -1,20 +1,27 @@
 //! Serves the requests of one connection until it ends, is cut or drains.
+//!
+//! One task, and nothing of a request in it while there is none.
 
 use std::{
-    convert::Infallible,
     future::{Future, poll_fn},
-    pin::Pin,
+    io,
+    pin::{Pin, pin},
     sync::Arc,
+    task::{Context, Poll, ready},
 };
 
-use http::{Request, Response};
-use hyper::{body::Incoming, server::conn::http1::Builder, service::Service};
-use hyper_util::rt::TokioIo;
-use tokio::io::AsyncWriteExt;
-use tokio_util::sync::CancellationToken;
+use tokio::io::AsyncWrite;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
-use super::{body::ReplyBody, exchange::Session, io::ScannedIo, scanner::HeadLimits};
-use crate::{live::Live, stream::Stream};
+use super::{
+    end::End,
+    exchange::{After, MAX_START, Session},
+    flaw::Flaw,
+    reply::{self, Addressee},
+    scanner::{HeadLimits, Scanned, Scanner, Side},
+    switched,
+};
+use crate::{activity::Waiting, stream::Stream};
 
 /// How a served connection ended.
 #[derive(Debug)]
@@ -22,9 +29,26 @@ pub(crate) enum Ended {
     /// Both sides were done.
     Finished,
     /// The client's connection broke, or an upstream broke in the middle of a response.
-    Failed(hyper::Error),
+    Failed(ServeError),
     /// The connection was cut; the reason is kept by its registration.
     Cut,
+}
+
+/// Why a connection was not served to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// The client's side broke.
+    #[error("the client broke off")]
+    Client(#[source] io::Error),
+    /// A flaw came where no answer could tell of it.
+    #[error("the body of a request cannot be read: {0}")]
+    Flawed(Flaw),
+    /// The upstream broke off within a response.
+    #[error("the upstream broke off")]
+    BrokenOff,
+    /// The upstream's identity was withdrawn within a response.
+    #[error("the peer's identity was withdrawn")]
+    Withdrawn,
 }
 
 /// Serves `stream`. On `drain`, or once the peer's certificate has expired, the request in flight is finished and the
@@ -35,74 +59,179 @@ pub(crate) async fn serve(
     session: Arc<Session>,
     drain: &CancellationToken,
 ) -> Ended {
-    let live = Arc::clone(session.live());
-    let wire = Arc::clone(session.wire());
-    let io = ScannedIo::requests(stream, limits, Arc::clone(&wire), Arc::clone(&live));
-    let mut connection = Builder::new()
-        .max_headers(limits.count)
-        .max_header_size(limits.bytes)
-        .max_buf_size(limits.buffer())
-        .serve_connection(TokioIo::new(io), Answers(Arc::clone(&session)));
-    let mut draining = false;
-    let ended = loop {
-        tokio::select! {
-            biased;
-            cut = live.wait_cut() => {
-                session.record_cut(cut);
-                wire.reset();
-                break Ended::Cut;
+    let mut client = Client { end: End::new(stream), scanner: Scanner::new(limits) };
+    let drained = pin!(drain.cancelled());
+    let mut last = Last { drained, is: false };
+    loop {
+        let after = match poll_fn(|cx| client.poll_request(cx, &session, &mut last)).await {
+            Next::Request(scanned) => {
+                // Boxed: an idle connection holds no room for a request.
+                Box::pin(session.answer(&mut client.end, *scanned, drain)).await
             }
-            () = last_request(&live, drain), if !draining => {
-                draining = true;
-                Pin::new(&mut connection).graceful_shutdown();
+            Next::Flawed(flaw) => client.refuse(&session, flaw),
+            Next::Ended => After::Close,
+            Next::Broken(error) => After::Break(ServeError::Client(error)),
+            Next::Cut => After::Cut,
+        };
+        match after {
+            After::KeepAlive => {}
+            After::Close => return Box::pin(close(client.end, &session)).await,
+            After::Switch(switched) => {
+                let (upstream, exchange) = *switched;
+                return Box::pin(switched::carry(client.end, upstream, &session, exchange)).await;
             }
-            result = poll_fn(|cx| connection.poll_without_shutdown(cx)) => match result {
-                Ok(()) => break Ended::Finished,
-                Err(error) => {
-                    // A response that broke off must not look whole.
-                    wire.reset();
-                    break Ended::Failed(error);
-                }
-            },
+            After::Break(error) => {
+                // A response that broke off must not look whole.
+                client.end.stream.reset_on_close();
+                return Ended::Failed(error);
+            }
+            After::Cut => {
+                cut(&mut client.end.stream, &session);
+                return Ended::Cut;
+            }
         }
-    };
-    session.record_flaw();
-    match ended {
-        Ended::Finished => close(connection.into_parts().io.into_inner(), &live).await,
-        Ended::Failed(_) | Ended::Cut => ended,
     }
 }
 
-/// Ready when the connection is to take no further request.
-async fn last_request(live: &Live, drain: &CancellationToken) {
-    tokio::select! {
-        () = drain.cancelled() => {}
-        () = live.wait_retired() => {}
+/// Puts a cut on record and makes the end a reset.
+pub(super) fn cut(stream: &mut Stream, session: &Session) {
+    if let Some(cut) = session.live.cut_reason() {
+        session.record_cut(cut);
+    }
+    stream.reset_on_close();
+}
+
+/// Whether no request is to follow.
+struct Last<'l, 'd> {
+    drained: Pin<&'l mut WaitForCancellationFuture<'d>>,
+    is: bool,
+}
+
+/// What comes of waiting for a request.
+enum Next {
+    Request(Box<Scanned>),
+    Flawed(Flaw),
+    /// There is none, and none will come.
+    Ended,
+    Broken(io::Error),
+    Cut,
+}
+
+/// A client between two requests.
+struct Client {
+    end: End,
+    scanner: Scanner,
+}
+
+impl Client {
+    fn poll_request(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: &Session,
+        last: &mut Last<'_, '_>,
+    ) -> Poll<Next> {
+        let live = &session.live;
+        if live.poll_cut(cx).is_ready() {
+            return Poll::Ready(Next::Cut);
+        }
+        // What is owed is written first.
+        if let Poll::Ready(Err(error)) = self.poll_write(cx, session) {
+            return Poll::Ready(Next::Broken(error));
+        }
+        loop {
+            if !self.end.held.is_empty() {
+                match self.scanner.head(&self.end.held, Side::Request) {
+                    Ok(Some(scanned)) => {
+                        live.activity.wait(Waiting::Request);
+                        return Poll::Ready(Next::Request(Box::new(scanned)));
+                    }
+                    Ok(None) => live.activity.wait(Waiting::Head),
+                    Err(flaw) => return Poll::Ready(Next::Flawed(flaw)),
+                }
+            } else if self.end.ended || last.poll(cx) || live.is_retired() {
+                return Poll::Ready(Next::Ended);
+            }
+            let before = self.end.held.len();
+            match ready!(self.end.poll_read(cx, |_| (0, ()))) {
+                Err(error) => return Poll::Ready(Next::Broken(error)),
+                Ok(()) if self.end.held.len() > before => {
+                    live.activity.received(self.end.held.len() - before);
+                }
+                Ok(()) if before == 0 => return Poll::Ready(Next::Ended),
+                Ok(()) => return Poll::Ready(Next::Broken(io::ErrorKind::UnexpectedEof.into())),
+            }
+        }
+    }
+
+    fn poll_write(&mut self, cx: &mut Context<'_>, session: &Session) -> Poll<io::Result<()>> {
+        let mut sent = 0;
+        let written = self.end.poll_write(cx, |bytes| sent += bytes);
+        if sent > 0 {
+            session.live.activity.sent(sent);
+        }
+        if written.is_pending() {
+            session.live.activity.blocked();
+        }
+        written
+    }
+
+    /// Answers what is no request.
+    fn refuse(&mut self, session: &Session, flaw: Flaw) -> After {
+        let start = self.end.held.get(..MAX_START).unwrap_or(&self.end.held);
+        let denial = session.gate.malformed(flaw, start, None);
+        reply::refused(flaw.status(), denial, Addressee::UNREAD, &mut self.end.out.bytes);
+        After::Close
     }
 }
 
-/// Closes our end and waits for the client to have read it. The library would not, where a request spoke of an
-/// upgrade.
-async fn close(mut io: ScannedIo, live: &Live) -> Ended {
-    tokio::select! {
-        biased;
-        _ = live.wait_cut() => Ended::Cut,
-        // A client that is gone needs no goodbye.
-        _ = io.shutdown() => Ended::Finished,
+impl Last<'_, '_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> bool {
+        self.is |= self.drained.as_mut().poll(cx).is_ready();
+        self.is
     }
 }
 
-/// Answers the requests of one connection. The future of a request is boxed, so that an idle connection does not
-/// hold room for one.
-struct Answers(Arc<Session>);
-
-impl Service<Request<Incoming>> for Answers {
-    type Response = Response<ReplyBody>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
-
-    fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let session = Arc::clone(&self.0);
-        Box::pin(async move { Ok(session.answer(request).await) })
-    }
+/// Writes what is owed, closes our end and waits for the client to have read it: closing with unread bytes would reset the
+/// connection, and the client might lose its answer.
+async fn close(mut end: End, session: &Session) -> Ended {
+    let activity = &session.live.activity;
+    let (mut closed, mut drained) = (false, 0);
+    poll_fn(|cx| {
+        if session.live.poll_cut(cx).is_ready() {
+            if !closed {
+                cut(&mut end.stream, session);
+            }
+            return Poll::Ready(Ended::Cut);
+        }
+        if !closed {
+            let mut sent = 0;
+            let written = end.poll_write(cx, |bytes| sent += bytes);
+            if sent > 0 {
+                activity.sent(sent);
+            }
+            if written.is_pending() {
+                activity.blocked();
+            }
+            // A client that is gone needs no goodbye.
+            if ready!(written).is_err() || ready!(Pin::new(&mut end.stream).poll_shutdown(cx)).is_err() {
+                return Poll::Ready(Ended::Finished);
+            }
+            closed = true;
+            activity.wait(Waiting::Close);
+        }
+        while drained < MAX_LINGER && !end.ended {
+            let mut came = 0;
+            let read = ready!(end.poll_read(cx, |bytes| {
+                came = bytes.len();
+                (came, ())
+            }));
+            drained += came;
+            end.ended = came == 0 || read.is_err();
+        }
+        Poll::Ready(Ended::Finished)
+    })
+    .await
 }
+
+/// How much of a refused client's further bytes is read before its connection is closed all the same.
+pub(super) const MAX_LINGER: usize = 1024 * 1024;

@@ -4,40 +4,29 @@
 //! tasks, and an idle connection is only a value in the pool.
 
 use std::{
-    future::{Future, poll_fn},
-    pin::{Pin, pin},
-    sync::Arc,
-    task::{Context, Poll, Waker},
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
     time::Instant,
 };
 
-use http::{Method, Request, Response};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{Builder, Connection, SendRequest},
-};
-use hyper_util::rt::TokioIo;
-
 use super::{
-    body::RequestBody,
-    io::{ScannedIo, Wire},
+    end::End,
     pool::PoolKey,
-    scanner::HeadLimits,
+    scanner::{HeadLimits, Scanner},
 };
 use crate::{outbound::Opened, stream::Stream};
 
 /// A connection, what it may be used for, and since when it is idle.
 pub(crate) struct Upstream {
-    sender: SendRequest<RequestBody>,
-    driver: Option<Driver>,
-    wire: Arc<Wire>,
+    pub(super) end: End,
+    pub(super) scanner: Scanner,
+    /// It has served a request before.
+    pub(super) used: bool,
     opened: Option<Opened>,
     pub(super) key: PoolKey,
     pub(super) idle_since: Instant,
 }
-
-/// What moves the bytes of a connection.
-struct Driver(Pin<Box<Connection<TokioIo<ScannedIo>, RequestBody>>>);
 
 /// A new connection before HTTP is spoken on it.
 pub(crate) struct Dialled {
@@ -75,69 +64,30 @@ pub(crate) enum DialError {
         /// What the refusal is called in the record.
         denial: audit::DenialId,
     },
+    /// Nothing can be called at all: no endpoint is known or in use, or all have as much to do as they may.
+    #[error("the service is not available: {reason}")]
+    Unavailable {
+        /// The failure's code.
+        reason: &'static str,
+    },
     /// The handshake failed otherwise.
     #[error("handshake failed: {reason}")]
     Handshake {
         /// The failure's code.
         reason: &'static str,
     },
-    /// HTTP could not be started on the connection.
-    #[error("connection ended at once")]
-    Ended(#[source] hyper::Error),
-}
-
-/// Why a request got no response.
-pub(super) enum SendError {
-    /// Nothing of the request was sent: it may go on another connection.
-    Unsent(Box<Request<RequestBody>>),
-    /// The upstream broke off or answered in a way that cannot be read.
-    Broken,
-    /// The peer's identity is no longer accepted.
-    Withdrawn,
 }
 
 impl Upstream {
-    pub(super) async fn start(dialled: Dialled, limits: HeadLimits) -> Result<Self, DialError> {
-        let wire = Arc::new(Wire::default());
-        let live = dialled.opened.as_ref().map(|opened| Arc::clone(opened.live()));
-        let io = ScannedIo::responses(dialled.stream, limits, Arc::clone(&wire), live);
-        let (sender, connection) = Builder::new()
-            .max_headers(limits.count)
-            .max_buf_size(limits.buffer())
-            .handshake(TokioIo::new(io))
-            .await
-            .map_err(DialError::Ended)?;
-        Ok(Self {
-            sender,
-            driver: Some(Driver(Box::pin(connection))),
-            wire,
-            opened: dialled.opened,
-            key: dialled.key,
-            idle_since: Instant::now(),
-        })
+    pub(super) fn new(dialled: Dialled, limits: HeadLimits) -> Self {
+        let (end, scanner) = (End::new(dialled.stream), Scanner::new(limits));
+        let (opened, key) = (dialled.opened, dialled.key);
+        Self { end, scanner, used: false, opened, key, idle_since: Instant::now() }
     }
 
-    /// Says whether a kept connection can take a request. Sees an end that came meanwhile.
+    /// Says whether a kept connection can take a request: nobody asked for what it would say now, and it has not ended.
     pub(super) fn poll_usable(&mut self, cx: &mut Context<'_>) -> bool {
-        !self.is_given_up() && self.drive(cx).is_pending() && self.sender.is_ready()
-    }
-
-    /// Says whether the connection is between exchanges, without waiting for it.
-    pub(super) fn is_reusable(&mut self) -> bool {
-        self.poll_usable(&mut Context::from_waker(Waker::noop()))
-    }
-
-    /// Moves the connection on; ready when it has ended.
-    pub(super) fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(driver) = &mut self.driver else { return Poll::Ready(()) };
-        match driver.0.as_mut().poll(cx) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(_) => {
-                // What went wrong shows in the response or the body.
-                self.driver = None;
-                Poll::Ready(())
-            }
-        }
+        !self.is_given_up() && self.end.held.is_empty() && self.end.poll_read(cx, |_| (0, ())).is_pending()
     }
 
     /// Ready when the peer's identity is no longer accepted.
@@ -148,40 +98,31 @@ impl Upstream {
         }
     }
 
+    /// Notes bytes that the peer sent and was sent.
+    pub(super) fn count(&self, received: usize, sent: usize) {
+        if let Some(opened) = &self.opened {
+            let activity = &opened.live().activity;
+            if received > 0 {
+                activity.received(received);
+            }
+            if sent > 0 {
+                activity.sent(sent);
+            }
+        }
+    }
+
     /// Says whether the peer's identity is no longer accepted, or was proved by a certificate that has expired.
-    fn is_given_up(&self) -> bool {
+    pub(super) fn is_given_up(&self) -> bool {
         self.opened.as_ref().is_some_and(|opened| opened.live().is_cut() || opened.live().is_retired())
     }
 
     /// Makes the end of the connection a reset.
-    pub(super) fn reset(&self) {
-        self.wire.reset();
+    pub(super) fn reset(&mut self) {
+        self.end.stream.reset_on_close();
     }
 
-    /// Sends a request and waits for the head of its response.
-    pub(super) async fn send(
-        &mut self,
-        request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, SendError> {
-        self.wire.await_response(request.method() == Method::HEAD);
-        let sending = self.sender.try_send_request(request);
-        let mut sending = pin!(sending);
-        poll_fn(|cx| {
-            if self.poll_withdrawn(cx).is_ready() {
-                self.reset();
-                return Poll::Ready(Err(SendError::Withdrawn));
-            }
-            let ended = self.drive(cx).is_ready();
-            match sending.as_mut().poll(cx) {
-                Poll::Ready(Ok(response)) => Poll::Ready(Ok(response)),
-                Poll::Ready(Err(mut error)) => Poll::Ready(Err(match error.take_message() {
-                    Some(request) => SendError::Unsent(Box::new(request)),
-                    None => SendError::Broken,
-                })),
-                Poll::Pending if ended => Poll::Ready(Err(SendError::Broken)),
-                Poll::Pending => Poll::Pending,
-            }
-        })
-        .await
+    /// Parts the stream from what keeps it in the registry.
+    pub(super) fn into_parts(self) -> (End, Option<Opened>) {
+        (self.end, self.opened)
     }
 }

@@ -7,9 +7,9 @@ use std::{
 
 use audit::{DenialId, Reason, Stage};
 use identity::Peer;
-use policy::{AtConnect, Decision, Denial, Residual, Traffic};
+use policy::{AtConnect, Decision, Denial, RequestKind, Residual, Traffic};
 
-use super::{explained, unavailable};
+use super::{beyond, explained, unavailable};
 use crate::{
     clock,
     http1::{Admission, Answered, Flaw, Gate, Marks, RequestLine, client_cert},
@@ -18,6 +18,7 @@ use crate::{
     record::{Refusal, Trace},
     shared::Shared,
     state::Effective,
+    telemetry::{Watcher, Way},
 };
 
 pub(super) struct InboundGate {
@@ -27,11 +28,13 @@ pub(super) struct InboundGate {
     key: Key,
     /// What the connection left over to decide about, and the snapshot it was decided under.
     residual: Mutex<Option<(Arc<Effective>, Residual)>>,
+    watcher: Watcher,
 }
 
 impl InboundGate {
     pub(super) fn new(shared: Arc<Shared>, trace: Trace, peer: Option<Peer>, key: Key) -> Self {
-        Self { shared, trace, peer, key, residual: Mutex::new(None) }
+        let watcher = Watcher::new(&shared.telemetry, trace.watched(Way::Inbound));
+        Self { shared, trace, peer, key, residual: Mutex::new(None), watcher }
     }
 
     /// Decides under the snapshot in force. The connection's part is decided once for each snapshot.
@@ -69,6 +72,11 @@ impl InboundGate {
 
     pub(super) fn connection(&self) -> policy::Connection<'_> {
         self.key.as_policy(clock::decided_at())
+    }
+
+    /// Notes that a request is being answered.
+    pub(super) fn watch(&self, line: &RequestLine) {
+        self.watcher.begin(line);
     }
 
     pub(super) fn trace(&self) -> &Trace {
@@ -114,9 +122,10 @@ impl InboundGate {
                 Admission::Refuse(self.refuse(&effective, line, &denial))
             }
             Decision::Allow(allowed) => {
-                // The rules allow it, but no listener carries it: nothing of it passes.
-                if let Some(code) = line.beyond() {
-                    return Admission::Unsupported(self.refuse_plainly(Reason::NotPermitted(code), line));
+                // A rule about ports or names means other places than these.
+                if is_tunnel(line) && beyond::is_forbidden(&line.host, self.key.destination) {
+                    let reason = Reason::NotPermitted("connect_destination");
+                    return Admission::Refuse(self.refuse_plainly(reason, line));
                 }
                 if let Some(denial) = &allowed.shadow {
                     let generation = Arc::clone(&effective.generation);
@@ -130,6 +139,7 @@ impl InboundGate {
 
 impl Gate for InboundGate {
     fn admit(&self, line: &RequestLine) -> Admission {
+        self.watch(line);
         let admission = self.judge(line);
         if admission == Admission::Forward {
             self.shared.metrics.request("allowed");
@@ -158,9 +168,10 @@ impl Gate for InboundGate {
         };
         // Who proved nothing is not named: what the caller says of itself was removed before.
         let set = match &self.peer {
-            Some(peer) => vec![client_cert(identity.id(), peer).ok_or_else(withdrawn)?],
-            None => Vec::new(),
+            Some(peer) => Some(client_cert(identity.id(), peer).ok_or_else(withdrawn)?),
+            None => None,
         };
+        let set = set.into_iter().chain(Watcher::mark(line)).collect();
         Ok(Marks { set, strip, drop_trailers })
     }
 
@@ -171,6 +182,7 @@ impl Gate for InboundGate {
 
     fn answered(&self, answered: &Answered<'_>) {
         self.shared.metrics.answered(answered.status, answered.outcome);
+        self.watcher.end(answered);
     }
 
     fn cut(&self, cut: &Cut) {
@@ -179,6 +191,14 @@ impl Gate for InboundGate {
 
     fn explains(&self) -> bool {
         false
+    }
+}
+
+/// Whether a request asks for a connection to its host.
+fn is_tunnel(line: &RequestLine) -> bool {
+    match line.kind() {
+        RequestKind::Connect { .. } => true,
+        RequestKind::Plain | RequestKind::Upgrade { .. } => false,
     }
 }
 

@@ -48,8 +48,9 @@ impl RefusedGate {
 
 impl Gate for RefusedGate {
     fn admit(&self, line: &RequestLine) -> Admission {
+        self.gate.watch(line);
         Admission::Refuse(self.once(|| match self.gate.judge(line) {
-            Admission::Refuse(denial) | Admission::Unsupported(denial) => denial,
+            Admission::Refuse(denial) => denial,
             // Policies that came since would allow it; they speak for the next connection.
             Admission::Forward => self.gate.refuse(&self.effective, line, &self.denial),
         }))

@@ -292,39 +292,6 @@ async fn tunnels_and_other_protocols_are_denied_and_h2c_is_not_offered_on() {
 }
 
 #[tokio::test]
-async fn a_tunnel_or_protocol_that_a_rule_allows_is_not_carried_and_nothing_of_it_passes() {
-    let allowed = "vouchsafe: policy/v1
-name: web
-protects: spiffe://prod.test/web
-allow:
-  - name: tunnels
-    from: [spiffe://prod.test/shop]
-    connect: {port: any, hosts: [db], to_ports: [5432]}
-  - name: sockets
-    from: [spiffe://prod.test/shop]
-    upgrade: {port: any, protocols: [websocket], paths: [/**]}
-";
-    let stage = Stage::of_policy(allowed, Backend::http(HELLO).await).await;
-
-    for (code, request) in [
-        ("connect", "CONNECT db:5432 HTTP/1.1\r\nhost: db:5432\r\n\r\nbytes for the database"),
-        (
-            "upgrade",
-            "GET / HTTP/1.1\r\nhost: web\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n\x01\x02",
-        ),
-    ] {
-        let answer = exchange(&stage, request.as_bytes()).await;
-        assert!(answer.starts_with("HTTP/1.1 501 ") && answer.contains("denial_id"), "{code}: {answer}");
-        let denial = stage.site.record(|record| record["unmapped"]["vouchsafe"]["code"] == code).await;
-        assert_eq!(denial["status_detail"], "not_permitted", "{denial:#}");
-    }
-    let other =
-        exchange(&stage, b"CONNECT db:5433 HTTP/1.1\r\nhost: db:5433\r\nconnection: close\r\n\r\n").await;
-    assert!(other.starts_with("HTTP/1.1 403 "), "{other}");
-    assert_eq!(stage.backend.received(), "");
-}
-
-#[tokio::test]
 async fn methods_are_taken_as_they_are_written() {
     let stage = Stage::inbound("http", Backend::http(HELLO).await).await;
 

@@ -5,14 +5,23 @@
 use crate::http1::flaw::Flaw;
 
 /// Where in a chunked body the scan stands.
-#[derive(Debug, Clone)]
-pub(super) struct Chunked {
+#[derive(Debug)]
+pub(crate) struct Chunked {
     place: Place,
     size: u64,
     digits: u8,
     extensions: usize,
-    trailers: usize,
     lines: usize,
+    /// The trailer section so far, without the empty line that ends it.
+    trailers: Vec<u8>,
+    ended: bool,
+}
+
+impl Default for Chunked {
+    fn default() -> Self {
+        let (place, trailers) = (Place::Size, Vec::new());
+        Self { place, size: 0, digits: 0, extensions: 0, lines: 0, trailers, ended: false }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,43 +39,42 @@ enum Place {
     EndLf,
 }
 
-/// Whether the body goes on after the bytes just scanned.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Progress {
-    /// All bytes belong to the body and more are to come.
-    More,
-    /// The body ends after this many of the bytes.
-    Ends(usize),
-}
-
 impl Chunked {
-    pub(super) fn new() -> Self {
-        Self { place: Place::Size, size: 0, digits: 0, extensions: 0, trailers: 0, lines: 0 }
-    }
-
-    /// Scans `bytes`, which follow directly on those scanned before.
-    pub(super) fn scan(&mut self, bytes: &[u8]) -> Result<Progress, Flaw> {
+    /// Takes `bytes`, which follow directly on those taken before, and shows the content among them to `see`; returns
+    /// how many belong to the body, and whether it ends with them.
+    pub(super) fn take(&mut self, bytes: &[u8], mut see: impl FnMut(&[u8])) -> Result<(usize, bool), Flaw> {
         let mut at = 0;
-        while let Some(&byte) = bytes.get(at) {
+        while let Some(&byte) = bytes.get(at).filter(|_| !self.ended) {
             if self.place == Place::Data {
-                at += self.skip_data(bytes.len() - at);
+                let rest = bytes.get(at..).unwrap_or_default();
+                let taken = self.take_data(rest.len());
+                see(rest.get(..taken).unwrap_or_default());
+                at += taken;
                 continue;
             }
             at += 1;
-            if self.step(byte)? {
-                return Ok(Progress::Ends(at));
-            }
+            self.ended = self.step(byte)?;
         }
-        Ok(Progress::More)
+        Ok((at, self.ended))
     }
 
-    fn skip_data(&mut self, available: usize) -> usize {
-        let skip = usize::try_from(self.size).unwrap_or(usize::MAX).min(available);
-        self.size -= skip as u64;
+    /// The trailer section so far.
+    pub(super) fn trailers(&self) -> &[u8] {
+        &self.trailers
+    }
+
+    /// Returns the trailer section of a body that has ended.
+    pub(super) fn take_trailers(&mut self) -> Option<Vec<u8>> {
+        self.ended.then(|| std::mem::take(&mut self.trailers))
+    }
+
+    fn take_data(&mut self, available: usize) -> usize {
+        let taken = usize::try_from(self.size).unwrap_or(usize::MAX).min(available);
+        self.size -= taken as u64;
         if self.size == 0 {
             self.place = Place::DataCr;
         }
-        skip
+        taken
     }
 
     /// Takes one byte outside chunk data; true when it is the last of the body.
@@ -90,6 +98,7 @@ impl Chunked {
             Place::TrailerStart | Place::TrailerName | Place::TrailerValue => self.trailer_byte(byte)?,
             Place::TrailerLf => {
                 expect(byte, b'\n', Flaw::BareCr)?;
+                self.trailers.push(byte);
                 Place::TrailerStart
             }
             Place::EndLf => {
@@ -127,9 +136,11 @@ impl Chunked {
     }
 
     fn trailer_byte(&mut self, byte: u8) -> Result<Place, Flaw> {
-        self.trailers += 1;
-        if self.trailers > MAX_TRAILERS {
+        if self.trailers.len() >= MAX_TRAILERS {
             return Err(Flaw::Trailer);
+        }
+        if (self.place, byte) != (Place::TrailerStart, b'\r') {
+            self.trailers.push(byte);
         }
         match (self.place, byte) {
             (Place::TrailerStart, b'\r') => Ok(Place::EndLf),

@@ -2,36 +2,75 @@
 
 use policy::CanonicalHost;
 
-use super::{Side, is_target, is_text, is_token};
+use super::{Asked, Side, is_target, is_text, is_token};
 use crate::http1::flaw::Flaw;
 
 /// How the body after a head is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Framing {
+pub(crate) enum Framing {
     None,
     Length(u64),
     Chunked,
     UntilClose,
     /// An interim response: another head follows.
     Interim,
+    /// Bytes of another protocol follow.
+    Switch,
 }
 
 /// The scan of one head; `line` is where the first line not looked at begins.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Default)]
 pub(super) struct Head {
     line: usize,
     searched: usize,
     first: Option<First>,
-    headers: usize,
+    fields: Vec<FieldSpan>,
     length: Option<u64>,
     chunked: bool,
     host: Option<CanonicalHost>,
+    ended: bool,
 }
 
+/// Where a field stands in its head: its name, and its value without the blanks around it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct FieldSpan {
+    name: (u32, u32),
+    value: (u32, u32),
+}
+
+impl FieldSpan {
+    pub(crate) fn name(self, head: &[u8]) -> &[u8] {
+        part(head, self.name)
+    }
+
+    pub(crate) fn value(self, head: &[u8]) -> &[u8] {
+        part(head, self.value)
+    }
+}
+
+fn part(head: &[u8], (from, to): (u32, u32)) -> &[u8] {
+    head.get(from as usize..to as usize).unwrap_or_default()
+}
+
+/// What the first line of a head says.
 #[derive(Debug, Clone)]
-enum First {
-    Request { old: bool, target: Option<CanonicalHost> },
+pub(crate) enum First {
+    /// Of a request: where its method ends and its target stands, and the authority that the target names.
+    Request { old: bool, method: usize, target: std::ops::Range<usize>, authority: Option<CanonicalHost> },
+    /// Of a response.
     Response { status: u16, old: bool },
+}
+
+/// A complete head.
+#[derive(Debug)]
+pub(crate) struct Scanned {
+    /// Its bytes, the empty line included.
+    pub(crate) length: usize,
+    pub(crate) first: First,
+    pub(crate) fields: Vec<FieldSpan>,
+    pub(crate) framing: Framing,
+    /// Of a request.
+    pub(crate) host: Option<CanonicalHost>,
 }
 
 /// What limits a head.
@@ -43,51 +82,47 @@ pub(crate) struct HeadLimits {
     pub(crate) count: usize,
 }
 
-impl HeadLimits {
-    /// What the library may hold of one direction of a connection: a whole head, or enough of a body to keep it moving.
-    pub(crate) fn buffer(self) -> usize {
-        self.bytes.max(BODY_BUFFER)
-    }
-}
-
 impl Head {
-    /// Looks at lines of `bytes` not looked at before; the length of the head and its framing when it is complete.
-    pub(super) fn scan(
-        &mut self,
-        bytes: &[u8],
-        side: Side,
-        limits: HeadLimits,
-    ) -> Result<Option<(usize, Framing)>, Flaw> {
-        loop {
+    /// Looks at lines of `bytes` not looked at before; true when the head is complete.
+    pub(super) fn scan(&mut self, bytes: &[u8], side: Side, limits: HeadLimits) -> Result<bool, Flaw> {
+        while !self.ended {
             let rest = bytes.get(self.searched..).unwrap_or_default();
-            let Some(found) = rest.iter().position(|&byte| byte == b'\n') else {
+            let Some(found) = memchr::memchr(b'\n', rest) else {
                 self.searched = bytes.len();
-                return if bytes.len() >= limits.bytes { Err(Flaw::HeadTooLarge) } else { Ok(None) };
+                return if bytes.len() >= limits.bytes { Err(Flaw::HeadTooLarge) } else { Ok(false) };
             };
             let end = self.searched + found;
             if end >= limits.bytes {
                 return Err(Flaw::HeadTooLarge);
             }
-            let line = bytes.get(self.line..end).unwrap_or_default();
+            let start = self.line;
+            let line = bytes.get(start..end).unwrap_or_default();
             let line = line.strip_suffix(b"\r").ok_or(Flaw::BareLf)?;
             (self.line, self.searched) = (end + 1, end + 1);
             match &self.first {
                 None => self.first = Some(first_line(line, side)?),
-                Some(_) if line.is_empty() => return Ok(Some((end + 1, self.framing(side)?))),
-                Some(_) => self.header(line, limits)?,
+                Some(_) if line.is_empty() => self.ended = true,
+                Some(_) => self.field(start, line, limits)?,
             }
         }
+        Ok(true)
     }
 
-    fn header(&mut self, line: &[u8], limits: HeadLimits) -> Result<(), Flaw> {
-        self.headers += 1;
-        if self.headers > limits.count {
+    /// Says what a complete head comes to.
+    pub(super) fn finish(self, side: Side) -> Result<Scanned, Flaw> {
+        let framing = self.framing(side)?;
+        let (length, host, fields) = (self.line, self.host, self.fields);
+        Ok(Scanned { length, first: self.first.ok_or(Flaw::StatusLine)?, fields, framing, host })
+    }
+
+    fn field(&mut self, start: usize, line: &[u8], limits: HeadLimits) -> Result<(), Flaw> {
+        if self.fields.len() >= limits.count {
             return Err(Flaw::TooManyHeaders);
         }
         if matches!(line.first(), Some(b' ' | b'\t')) {
             return Err(Flaw::Folded);
         }
-        let colon = line.iter().position(|&byte| byte == b':').ok_or(Flaw::HeaderName)?;
+        let colon = memchr::memchr(b':', line).ok_or(Flaw::HeaderName)?;
         let (name, value) = line.split_at_checked(colon).ok_or(Flaw::HeaderName)?;
         if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) {
             return Err(Flaw::HeaderName);
@@ -97,24 +132,38 @@ impl Head {
         }
         let value = value.get(1..).unwrap_or_default();
         check_text(value)?;
-        self.framing_header(name, value.trim_ascii())
+        let front = value.len() - value.trim_ascii_start().len();
+        let trimmed = value.trim_ascii();
+        let from = start + colon + 1 + front;
+        // A head is smaller than 4 GiB.
+        let span = |from: usize, length: usize| (from as u32, (from + length) as u32);
+        if self.fields.is_empty() {
+            self.fields.reserve(USUAL_FIELDS);
+        }
+        self.fields.push(FieldSpan { name: span(start, colon), value: span(from, trimmed.len()) });
+        self.framing_header(name, trimmed)
     }
 
     fn framing_header(&mut self, name: &[u8], value: &[u8]) -> Result<(), Flaw> {
-        if name.eq_ignore_ascii_case(b"host") {
-            let host = host(value, Flaw::HostInvalid)?;
-            if self.host.replace(host).is_some() {
-                return Err(Flaw::HostRepeated);
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => {
+                let host = host(value, Flaw::HostInvalid)?;
+                if self.host.replace(host).is_some() {
+                    return Err(Flaw::HostRepeated);
+                }
             }
-        } else if name.eq_ignore_ascii_case(b"content-length") {
-            if self.length.replace(parse_length(value)?).is_some() {
-                return Err(Flaw::LengthRepeated);
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                if self.length.replace(parse_length(value)?).is_some() {
+                    return Err(Flaw::LengthRepeated);
+                }
             }
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Flaw::TransferEncoding);
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Flaw::TransferEncoding);
+                }
+                self.chunked = true;
             }
-            self.chunked = true;
+            _ => {}
         }
         Ok(())
     }
@@ -124,9 +173,11 @@ impl Head {
             return Err(Flaw::LengthBesideEncoding);
         }
         match (&self.first, side) {
-            (Some(First::Request { old, target }), _) => self.request_framing(*old, target.as_ref()),
-            (Some(First::Response { status, old }), Side::Response { head_only }) => {
-                self.response_framing(*status, *old, head_only)
+            (Some(First::Request { old, authority, .. }), _) => {
+                self.request_framing(*old, authority.as_ref())
+            }
+            (Some(First::Response { status, old }), Side::Response(asked)) => {
+                self.response_framing(*status, *old, asked)
             }
             (Some(First::Response { .. }) | None, _) => Err(Flaw::StatusLine),
         }
@@ -145,20 +196,29 @@ impl Head {
         }
     }
 
-    fn response_framing(&self, status: u16, old: bool, head_only: bool) -> Result<Framing, Flaw> {
+    fn response_framing(&self, status: u16, old: bool, asked: Asked) -> Result<Framing, Flaw> {
         if self.chunked && old {
             return Err(Flaw::EncodingInOldVersion);
         }
         match status {
-            // Nobody asked for another protocol: the upgrade header was not forwarded.
+            101 if asked == Asked::Upgrade
+                && !old
+                && !self.chunked
+                && self.length.is_none_or(|length| length == 0) =>
+            {
+                Ok(Framing::Switch)
+            }
+            // Nobody asked for another protocol.
             101 => Err(Flaw::Unrequested),
             // RFC 9112 6.1, 6.2: no framing fields in 1xx and 204; a length of nought is a common slip.
             100..=199 | 204 if self.chunked || self.length.is_some_and(|length| length > 0) => {
                 Err(Flaw::LengthBesideEncoding)
             }
             100..=199 => Ok(Framing::Interim),
+            // RFC 9110 9.3.6: framing fields mean nothing there.
+            200..=299 if asked == Asked::Connect => Ok(Framing::Switch),
             204 | 304 => Ok(Framing::None),
-            _ if head_only => Ok(Framing::None),
+            _ if asked == Asked::Head => Ok(Framing::None),
             _ => Ok(match (self.chunked, self.length) {
                 (true, _) => Framing::Chunked,
                 (false, Some(0)) => Framing::None,
@@ -173,7 +233,7 @@ fn first_line(line: &[u8], side: Side) -> Result<First, Flaw> {
     check_text(line)?;
     match side {
         Side::Request => request_line(line),
-        Side::Response { .. } => status_line(line),
+        Side::Response(_) => status_line(line),
     }
 }
 
@@ -191,7 +251,9 @@ fn request_line(line: &[u8]) -> Result<First, Flaw> {
         return Err(Flaw::HeadTooLarge);
     }
     let old = old_version(version)?;
-    Ok(First::Request { old, target: target_authority(method, target)? })
+    let authority = target_authority(method, target)?;
+    let from = method.len() + 1;
+    Ok(First::Request { old, method: method.len(), target: from..from + target.len(), authority })
 }
 
 /// Checks the four forms of RFC 9112 3.2 and returns the authority where the form has one.
@@ -206,12 +268,17 @@ fn target_authority(method: &[u8], target: &[u8]) -> Result<Option<CanonicalHost
         [b'/', ..] => Ok(None),
         b"*" if method == b"OPTIONS" => Ok(None),
         _ => {
-            let rest = strip_scheme(target).ok_or(Flaw::Target)?;
-            let end = rest.iter().position(|&byte| byte == b'/').ok_or(Flaw::Target)?;
-            let authority = rest.get(..end).unwrap_or_default();
+            let (authority, _) = absolute(target).ok_or(Flaw::Target)?;
             host(authority, Flaw::Target).map(Some)
         }
     }
+}
+
+/// Splits a target in absolute form into its authority and its path.
+pub(crate) fn absolute(target: &[u8]) -> Option<(&[u8], &[u8])> {
+    let rest = strip_scheme(target)?;
+    let end = rest.iter().position(|&byte| byte == b'/')?;
+    rest.split_at_checked(end)
 }
 
 fn host(value: &[u8], flaw: Flaw) -> Result<CanonicalHost, Flaw> {
@@ -267,7 +334,7 @@ const MAX_LENGTH_DIGITS: usize = 18;
 const MAX_TARGET: usize = 16 * 1024;
 /// The longest name of a header field; the library underneath would refuse 64 KiB by itself, off the record.
 const MAX_NAME: usize = 1024;
-/// The least the library may hold of a body: a bufferful of the relay for opaque bytes.
-const BODY_BUFFER: usize = 64 * 1024;
 /// The longest registered method has 17 letters.
 const MAX_METHOD: usize = 32;
+/// Most heads have no more fields.
+const USUAL_FIELDS: usize = 12;
