@@ -19,24 +19,13 @@ use std::{
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 pub(crate) use inbound::TransparentInbound;
-pub(crate) use outbound::{Destinations, TransparentOutbound};
+pub(crate) use outbound::TransparentOutbound;
 pub(crate) use way::Way;
 
-use crate::{config::Config, intercept::Mode};
-
-/// Opens the listeners of interception: those for calls to the workload, and those for calls of it.
-pub(crate) fn open(config: &Config) -> Result<(Vec<TcpListener>, Vec<TcpListener>), (SocketAddr, io::Error)> {
-    let Some(transparent) = &config.transparent else { return Ok((Vec::new(), Vec::new())) };
-    let way = Way::of(config);
-    let one = |address: SocketAddr, mode: Mode| listen(address, mode, way).map_err(|error| (address, error));
-    let called = transparent.inbound.iter().map(|called| one(called.listen, transparent.mode));
-    let calling = transparent.outbound.iter().flat_map(|calling| calling.listen.iter());
-    let calling = calling.map(|address| one(*address, Mode::Redirect));
-    Ok((called.collect::<Result<_, _>>()?, calling.collect::<Result<_, _>>()?))
-}
+use crate::intercept::Mode;
 
 /// Opens a listener. Its mark is that of every socket that it accepts, and the rules let no other in its place.
-fn listen(address: SocketAddr, mode: Mode, way: Way) -> io::Result<TcpListener> {
+pub(crate) fn listen(address: SocketAddr, mode: Mode, way: Way) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_cloexec(true)?;
     socket.set_nonblocking(true)?;

@@ -8,6 +8,7 @@ mod pair;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use app::{App, ECHO, HTTP, REQUEST, asked, connect, greeted, say};
@@ -411,28 +412,31 @@ fn what_the_workload_sends_by_udp_is_refused_but_names_are_resolved() {
 fn the_rules_are_replaced_without_a_moment_between() {
     let pair = Pair::start();
     let address = pair.far.at(HTTP)[0];
-    let stop = std::sync::atomic::AtomicBool::new(false);
-    let dialled = std::sync::atomic::AtomicU64::new(0);
+    let (going, dialled) = (AtomicBool::new(true), AtomicU64::new(0));
 
-    std::thread::scope(|scope| {
+    let calls: Vec<Ended> = std::thread::scope(|scope| {
         scope.spawn(|| {
             pair.stranger.enter(|| {
-                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                while going.load(Ordering::Relaxed) {
                     let _refused = asked(address, REQUEST);
-                    dialled.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                    dialled.fetch_add(1, Ordering::Relaxed);
                 }
             });
         });
-        for _ in 0..30 {
-            pair.intercept(&pair.far, "install", "api").expect(0);
-            let told = curl(&pair.near, &[&format!("http://{address}/x")]);
-            assert_eq!((told.code, told.stdout.as_str()), (0, "of the application"), "{}", told.stderr);
-        }
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        let call = || {
+            pair.intercept(&pair.far, "install", "api");
+            curl(&pair.near, &[&format!("http://{address}/x")])
+        };
+        let calls = (0..30).map(|_| call()).collect();
+        going.store(false, Ordering::Relaxed);
+        calls
     });
 
+    for told in calls {
+        assert_eq!((told.code, told.stdout.as_str()), (0, "of the application"), "{}", told.stderr);
+    }
     let came = pair.app.came();
-    assert!(dialled.load(std::sync::atomic::Ordering::Relaxed) > 20, "nobody tried");
+    assert!(dialled.load(Ordering::Relaxed) > 20, "nobody tried");
     assert!(!came.contains(&pair.stranger.v4()), "the stranger got in between two sets of rules");
 }
 

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     str::FromStr,
+    time::SystemTime,
 };
 
 use ipnet::IpNet;
@@ -16,7 +17,7 @@ use policy::strict::{Fields, Node, Reader};
 pub use probe::Probe;
 pub(super) use probe::probes;
 
-use super::{Config, Outbound, Protocol, reading::present};
+use super::{Config, Protocol, Tunnelling, reading::present, tunnel};
 use crate::intercept::{self, Callers, Cgroup, Mark, Mode, Namespace, Own, Plan, Ports, Udp, Who};
 
 /// Interception of the workload's traffic.
@@ -69,6 +70,8 @@ pub struct CalledPort {
     pub name: String,
     /// What is spoken there.
     pub protocol: Protocol,
+    /// Until when callers that prove nothing are let in, for a migration.
+    pub danger_permissive_until: Option<SystemTime>,
 }
 
 /// Calls of the workload.
@@ -86,6 +89,8 @@ pub struct Calling {
     pub danger_exempt_networks: BTreeSet<IpNet>,
     /// What becomes of UDP other than DNS.
     pub udp: Udp,
+    /// Whether services are reached through tunnels.
+    pub tunnel: Tunnelling,
 }
 
 /// What becomes of calls to where no service is.
@@ -109,7 +114,8 @@ impl Transparent {
 
     /// Returns what the rules of the network namespace are to do.
     pub fn plan(&self, config: &Config) -> Plan {
-        let reached = config.inbound.iter().map(|listener| listener.listen);
+        let tunnel = config.tunnel.iter().map(|tunnel| tunnel.listen);
+        let reached = config.inbound.iter().map(|listener| listener.listen).chain(tunnel);
         let own = reached.filter(|address| !address.ip().is_loopback()).map(|address| address.port());
         let calls = self.inbound.as_ref().map(|called| intercept::Calls {
             to: called.listen.port(),
@@ -136,18 +142,6 @@ impl Transparent {
     pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
         let inbound = self.inbound.iter().map(|called| called.listen);
         inbound.chain(self.outbound.iter().flat_map(|calling| calling.listen.iter().copied()))
-    }
-}
-
-impl Outbound {
-    /// Returns the addresses where the service of a listener is found, names left out.
-    pub(crate) fn addresses(&self) -> impl Iterator<Item = SocketAddr> {
-        let endpoints = &self.endpoints;
-        let address = |endpoint: &super::HostPort| {
-            let ip: IpAddr = endpoint.host().parse().ok()?;
-            Some(SocketAddr::from((ip, endpoint.port())))
-        };
-        endpoints.iter().filter_map(address)
     }
 }
 
@@ -198,7 +192,8 @@ pub(super) fn conflict(config: &Config) -> Option<String> {
     let ours: BTreeSet<u16> = transparent.addresses().map(|address| address.port()).collect();
     let inbound = config.inbound.iter().map(|listener| listener.listen);
     let outbound = config.outbound.iter().map(|listener| listener.listen);
-    let others = inbound.chain(outbound).chain(config.admin.listen);
+    let tunnel = config.tunnel.iter().map(|tunnel| tunnel.listen);
+    let others = inbound.chain(outbound).chain(tunnel).chain(config.admin.listen);
     if let Some(taken) = others.into_iter().find(|address| ours.contains(&address.port())) {
         return Some(format!("interception and another listener have port {}", taken.port()));
     }
@@ -249,9 +244,11 @@ fn called_port(read: &mut Reader<'_>, node: &Node) -> Option<CalledPort> {
     let port = map.required("port", read).and_then(|node| self::port(node, read));
     let name = map.optional("name").map(|node| super::reading::label(node, read));
     let protocol = map.required("protocol", read).and_then(|node| self::protocol(node, read));
+    let permissive = map.optional("danger_permissive").map(|node| super::reading::permissive(node, read));
     map.finish(read);
     let (port, name) = (port?, present(name)?);
-    Some(CalledPort { port, name: name.unwrap_or_else(|| format!("port-{port}")), protocol: protocol? })
+    let name = name.unwrap_or_else(|| format!("port-{port}"));
+    Some(CalledPort { port, name, protocol: protocol?, danger_permissive_until: present(permissive)? })
 }
 
 fn calling(node: &Node, read: &mut Reader<'_>) -> Option<Calling> {
@@ -262,6 +259,7 @@ fn calling(node: &Node, read: &mut Reader<'_>) -> Option<Calling> {
     let ports = self::ports(&mut map, "danger_exempt_ports", read);
     let networks = set(&mut map, "danger_exempt_networks", "a network like 10.0.0.0/8", read);
     let udp = map.optional("danger_udp").map(|node| udp(node, read));
+    let tunnel = tunnel::tunnelling(&mut map, read);
     map.finish(read);
     let usual = || {
         [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(|ip: IpAddr| (ip, OUTBOUND_PORT).into())
@@ -273,6 +271,7 @@ fn calling(node: &Node, read: &mut Reader<'_>) -> Option<Calling> {
         danger_exempt_ports: ports?,
         danger_exempt_networks: networks?,
         udp: present(udp)?.unwrap_or_default(),
+        tunnel: tunnel?,
     })
 }
 
@@ -380,7 +379,7 @@ where
 pub const INBOUND_PORT: u16 = 15006;
 /// Where calls of the workload come.
 pub const OUTBOUND_PORT: u16 = 15001;
-/// Without another word a port carries bytes.
-const DEFAULT_PROTOCOL: Protocol = Protocol::Tcp;
+/// Without another word the first bytes say what is spoken.
+const DEFAULT_PROTOCOL: Protocol = Protocol::Auto;
 /// Most ports, users or networks of one list.
 const MAX_PORTS: usize = crate::intercept::MAX_PORTS;

@@ -83,23 +83,36 @@ impl TransparentInbound {
         matches!(peeked, Ok(Ok(1))) && first != [TLS_HANDSHAKE]
     }
 
+    /// Returns the door of an address that a caller named in another way than by calling it.
+    pub(crate) fn named(&self, to: SocketAddr, from: SocketAddr) -> Option<Arc<Door>> {
+        self.door(to, from).ok()
+    }
+
     /// Returns the door of an address of ours.
     fn door(&self, to: SocketAddr, from: SocketAddr) -> Result<Arc<Door>, Astray> {
         let from = (self.mode == Mode::Tproxy).then(|| from.ip());
-        self.doors.find(Call { to, from }, || {
+        let (name, protocol) = self.spoken(to.port());
+        let listed = self.ports.iter().find(|listed| listed.port == to.port());
+        self.doors.find(Call { to, from, protocol }, || {
             self.own.called(to, original::is_ours)?;
-            let listed = self.ports.iter().find(|listed| listed.port == to.port());
-            let (name, protocol) = listed
-                .map_or((NAME, self.default_protocol), |listed| (listed.name.as_str(), listed.protocol));
             let config = config::Inbound {
                 name: name.to_owned(),
                 listen: to,
                 protocol,
                 application: to,
+                danger_permissive_until: listed.and_then(|listed| listed.danger_permissive_until),
             };
             let way = from.map_or(self.shared.way, |from| self.shared.way.from(from));
             Ok(Arc::new(Door::called_at(&config, way, Arc::clone(&self.shared))))
         })
+    }
+
+    /// What a port of ours speaks: as the configuration lists it, else as the CA says.
+    fn spoken(&self, port: u16) -> (&str, Protocol) {
+        match self.ports.iter().find(|listed| listed.port == port) {
+            Some(listed) => (&listed.name, listed.protocol),
+            None => (NAME, self.shared.state.served().protocol(port).unwrap_or(self.default_protocol)),
+        }
     }
 
     fn refuse(&self, socket: TcpStream, from: SocketAddr, to: Option<SocketAddr>, astray: Astray) {

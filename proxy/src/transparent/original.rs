@@ -74,7 +74,8 @@ impl OwnPorts {
         let listeners = config.inbound.iter().map(|listener| listener.listen);
         let outbound = config.outbound.iter().map(|listener| listener.listen);
         let transparent = config.transparent.iter().flat_map(crate::config::Transparent::addresses);
-        let all = listeners.chain(outbound).chain(config.admin.listen).chain(transparent);
+        let tunnel = config.tunnel.iter().map(|tunnel| tunnel.listen);
+        let all = listeners.chain(outbound).chain(config.admin.listen).chain(transparent).chain(tunnel);
         Self(all.map(|address| address.port()).filter(|port| *port != 0).collect())
     }
 

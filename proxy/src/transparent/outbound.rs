@@ -2,7 +2,6 @@
 //! that was called, or nowhere.
 
 use std::{
-    collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -13,35 +12,21 @@ use tokio::net::TcpStream;
 use super::original::{self, OwnPorts};
 use crate::{
     activity::Waiting,
-    config::{Config, Unknown},
+    config::{Config, Tunnelling, Unknown},
     intercept::Mode,
     listener::{Accept, Place},
     live::{Entry, Key, Role},
-    outbound::Outbound,
+    outbound::Exits,
     record::{Refusal, Trace},
     relay::relay,
     shared::Shared,
     stream::Stream,
 };
 
-/// Who is found at which address.
-#[derive(Default)]
-pub(crate) struct Destinations(HashMap<SocketAddr, Arc<Outbound>>);
-
-impl Destinations {
-    /// Adds an address. The first to claim it has it.
-    pub(crate) fn add(&mut self, address: SocketAddr, service: &Arc<Outbound>) {
-        self.0.entry(original::canonical(address)).or_insert_with(|| Arc::clone(service));
-    }
-
-    fn find(&self, address: SocketAddr) -> Option<&Arc<Outbound>> {
-        self.0.get(&address)
-    }
-}
-
 /// The listener of one thread for calls of the workload.
 pub(crate) struct TransparentOutbound {
-    destinations: Destinations,
+    exits: Arc<Exits>,
+    tunnelling: Tunnelling,
     unknown: Unknown,
     own: OwnPorts,
     name: Arc<str>,
@@ -50,26 +35,26 @@ pub(crate) struct TransparentOutbound {
 
 impl TransparentOutbound {
     /// Makes the listener; none where calls of the workload are not captured.
-    pub(crate) fn new(config: &Config, destinations: Destinations, shared: Arc<Shared>) -> Option<Self> {
+    pub(crate) fn new(config: &Config, exits: &Arc<Exits>, shared: Arc<Shared>) -> Option<Self> {
         let transparent = config.transparent.as_ref()?;
-        transparent.outbound.as_ref()?;
+        let tunnelling = transparent.outbound.as_ref()?.tunnel;
+        // What comes has an address and no name.
+        shared.services.look_up_hosts();
         let (unknown, own) = (transparent.outbound_unknown, OwnPorts::of(config));
-        Some(Self { destinations, unknown, own, name: Arc::from(NAME), shared })
+        let (exits, name) = (Arc::clone(exits), Arc::from(NAME));
+        Some(Self { exits, tunnelling, unknown, own, name, shared })
     }
 
-    async fn run(self: Arc<Self>, socket: TcpStream, from: SocketAddr, place: Place) {
+    async fn run(&self, socket: TcpStream, from: SocketAddr) {
         let believed = original::read(&socket, Mode::Redirect);
         let to = match believed.and_then(|to| self.own.calling(to, original::is_ours).map(|()| to)) {
             Ok(to) => to,
-            Err(astray) => {
-                let to = believed.ok();
-                return self.refuse(socket, from, to, astray.code());
-            }
+            Err(astray) => return self.refuse(socket, from, believed.ok(), astray.code()),
         };
-        if let Some(service) = self.destinations.find(to) {
-            return Arc::clone(service).serve(socket, from, place).await;
+        if let Some(service) = self.shared.services.find(to) {
+            let exit = self.exits.to(&service, self.tunnelling);
+            return exit.serve(Stream::Plain(socket), from, to.port()).await;
         }
-        let _place = place;
         match self.unknown {
             Unknown::Deny => self.refuse(socket, from, Some(to), "unknown_destination"),
             // The credentials of a cloud's machine lie at such an address: they are had by a service that says so.
@@ -118,8 +103,10 @@ impl TransparentOutbound {
 
 impl Accept for TransparentOutbound {
     async fn serve(self: Arc<Self>, socket: TcpStream, from: SocketAddr, place: Place) {
-        // A service counts its connections itself.
-        Box::pin(self.run(socket, from, place)).await;
+        self.shared.metrics.live.inc();
+        Box::pin(self.run(socket, from)).await;
+        self.shared.metrics.live.dec();
+        drop(place);
     }
 
     fn turn_away(&self, socket: TcpStream, from: SocketAddr, limit: &'static str) {

@@ -42,7 +42,7 @@ pub(super) async fn serve(
     let live = Arc::clone(registered.live());
     let paths = probes.iter().map(|probe| probe.path.clone()).collect();
     let gate = ProbeGate { paths, trace, shared: Arc::clone(shared) };
-    let session = Session::new(gate, Arc::clone(door.pool()), live);
+    let session = Session::new(gate, door.onward(), live);
     let stream = Stream::Plain(socket);
     http1::serve(stream, shared.limits.head(), Arc::new(session), &shared.drain).await;
 }

@@ -38,6 +38,11 @@ impl Way {
         Self { from: Some(address.to_canonical()), ..self }
     }
 
+    /// What our own sockets are marked with.
+    pub(crate) fn marked(&self) -> Option<u32> {
+        self.mark.map(Mark::get)
+    }
+
     /// Marks a socket as ours.
     pub(crate) fn mark(&self, socket: SockRef<'_>) -> io::Result<()> {
         self.mark.map_or(Ok(()), |mark| socket.set_mark(mark.get()).map_err(privileged))
@@ -76,7 +81,7 @@ impl Way {
             socket.bind(SocketAddr::from((from, 0)))?;
         }
         let stream = socket.connect(address).await?;
-        listener::prepare(&stream);
+        listener::prepare(&stream, address);
         Ok(stream)
     }
 }

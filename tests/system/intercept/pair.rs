@@ -1,13 +1,13 @@
 //! A called host with a sidecar and an application, a calling one with a sidecar, and a stranger: the rules of
 //! interception are in force on the first two.
 
+use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::app::{App, ECHO, HTTP};
 use super::lan::{Host, Lan};
 use crate::support::command::{Ended, binary};
 use crate::support::pki::Authority;
-use crate::support::port;
 use crate::support::sidecar::{CALLER, SERVER, Setup, Sidecar, TRUST_DOMAIN, allow_all, write_policy};
 
 /// What differs between the tests.
@@ -68,14 +68,20 @@ impl Pair {
         let app = far.enter(App::start);
         let called = Setup::new("api").pem(&pem("api"));
         let called = called.section(&format!("transparent: {{{}}}\n{}", shape.inbound, shape.called));
-        let mut calling = Setup::new("web").pem(&pem("web"));
+        let calling = Setup::new("web").pem(&pem("web"));
+        let mut services = "services:".to_owned();
         for (protocol, port) in [("http", HTTP), ("tcp", ECHO)] {
-            for address in far.at(port) {
-                let listen = (std::net::Ipv4Addr::LOCALHOST, port::free()).into();
-                calling = calling.outbound(protocol, listen, address, &to);
+            for (family, address) in far.at(port).into_iter().enumerate() {
+                // Writing to a String cannot fail.
+                let _ = write!(
+                    services,
+                    "\n  - {{name: {protocol}-{family}, hosts: [\"{}\"], ports: [{port}], protocol: {protocol}, \
+                     expect: [\"{to}\"], endpoints: [{{address: \"{address}\"}}]}}",
+                    address.ip()
+                );
             }
         }
-        let calling = calling.section(&format!("transparent: {{{}}}", shape.outbound));
+        let calling = calling.section(&format!("{services}\ntransparent: {{{}}}", shape.outbound));
         let called = far.enter(|| called.start(root.path()));
         let calling = near.enter(|| calling.start(root.path()));
         let pair = Self { called, calling, app, far, near, stranger, _lan: lan, root };
