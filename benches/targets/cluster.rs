@@ -110,14 +110,15 @@ pub(crate) struct Route {
 }
 
 impl Pair {
-    /// Starts everything before an application; waits until all of it is ready. This very program is a caller, too.
+    /// Starts everything before an application; waits until all of it is ready. This very program is two callers, too.
     pub(crate) fn start(application: SocketAddr) -> anyhow::Result<Self> {
         let root = tempfile::tempdir()?;
         let ca = Ca::start(root.path())?;
         let agent = Agent::start(root.path(), "node", &ca)?;
         let programs = [("api", program(root.path(), "api")?), ("web", program(root.path(), "web")?)];
-        let own = ("web", std::env::current_exe()?);
-        for (name, program) in programs.iter().chain([&own]) {
+        let own = ["web", "other"].map(|name| Ok::<_, std::io::Error>((name, std::env::current_exe()?)));
+        let own = own.into_iter().collect::<Result<Vec<_>, _>>()?;
+        for (name, program) in programs.iter().chain(&own) {
             output(&ca.entry(&id(&format!("/{name}")), program))?;
         }
         let (tcp, http) = (Lines::new(application, "tcp")?, Lines::new(application, "http")?);

@@ -110,7 +110,7 @@ enum Connection {
 /// The identity of this program, as the agent gives it.
 async fn credentials(pair: &Pair) -> anyhow::Result<Credentials> {
     let update = Client::connect(&pair.agent.endpoint().parse()?).await?.fetch_x509().await?;
-    Ok(Credentials::new(update.choose(None)?.clone(), update.bundles)?)
+    Ok(Credentials::new(update.choose(Some(&id("/web").parse()?))?.clone(), update.bundles)?)
 }
 
 fn memories(sides: &[(&str, &Daemon)]) -> anyhow::Result<Vec<Memory>> {

@@ -102,6 +102,18 @@ impl Daemon {
         Ok(Memory { resident: kibibytes("VmRSS:")?, anonymous: kibibytes("RssAnon:")? })
     }
 
+    /// The time that processors spent on its threads that are alive.
+    pub(crate) fn processor_time(&self) -> anyhow::Result<Duration> {
+        let mut spent = 0;
+        for thread in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            // A thread that ended since is gone with its numbers.
+            let Ok(text) = std::fs::read_to_string(thread?.path().join("schedstat")) else { continue };
+            let nanoseconds = text.split_whitespace().next().context("the kernel tells no time")?;
+            spent += nanoseconds.parse::<u64>()?;
+        }
+        Ok(Duration::from_nanos(spent))
+    }
+
     /// How often each of its threads was switched to since that thread began. Threads come and go.
     pub(crate) fn switches(&self) -> anyhow::Result<HashMap<OsString, u64>> {
         let mut switches = HashMap::new();

@@ -97,6 +97,11 @@ impl Activity {
         let _ = self.blocked.compare_exchange(0, now(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
+    /// Says whether this is awaited.
+    pub(crate) fn is(&self, waiting: Waiting) -> bool {
+        self.waiting.load(Ordering::Relaxed) == waiting as u8
+    }
+
     /// A request is being answered: its client is not idle.
     pub(crate) fn set_busy(&self, busy: bool) {
         self.busy.store(busy, Ordering::Relaxed);
@@ -142,6 +147,10 @@ pub(crate) enum Expired {
     HalfClosed,
     /// Our end is closed and the client's is not: nobody waits for it any longer.
     Lingering,
+    /// The peer's certificate expired.
+    Peer,
+    /// The connection is as old as one may be.
+    Age,
 }
 
 impl Expired {
@@ -152,6 +161,8 @@ impl Expired {
             Self::Stalled => "stall_timeout",
             Self::HalfClosed => "half_close_timeout",
             Self::Lingering => "linger_timeout",
+            Self::Peer => "peer_expired",
+            Self::Age => "max_connection_age",
         }
     }
 }

@@ -2,16 +2,17 @@
 //! connections decided again.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Weak},
     time::{Duration, SystemTime},
 };
 
 use audit::{Event, Lifecycle};
 use identity::Credentials;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    config::Limits,
     http1::Pool,
     inbound,
     live::Sentence,
@@ -22,10 +23,18 @@ use crate::{
     state::{self, Effective, Identity, Part},
 };
 
+/// What connections are looked after by. It changes with the configuration.
+#[derive(Debug, Default)]
+pub(crate) struct Settings {
+    pub(crate) limits: Limits,
+    /// What keeps connections to the application for further requests.
+    pub(crate) pools: Vec<Weak<Pool>>,
+}
+
 /// What the writer knows beside the snapshot.
 pub(crate) struct Control {
     shared: Arc<Shared>,
-    pools: Vec<Arc<Pool>>,
+    settings: watch::Receiver<Settings>,
     set: Option<Candidate>,
     /// Whether there is a listener that policies decide about.
     protects: bool,
@@ -34,8 +43,8 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    pub(crate) fn new(shared: Arc<Shared>, pools: Vec<Arc<Pool>>) -> Self {
-        Self { shared, pools, set: None, protects: true, early: None }
+    pub(crate) fn new(shared: Arc<Shared>, settings: watch::Receiver<Settings>) -> Self {
+        Self { shared, settings, set: None, protects: true, early: None }
     }
 
     /// Says that there is no inbound listener: policies decide about nothing.
@@ -254,9 +263,11 @@ impl Control {
             self.renew(early);
         }
         let shared = &self.shared;
-        shared.registry.sweep(&shared.limits.live(), SystemTime::now());
-        for pool in &self.pools {
-            pool.sweep();
+        {
+            let settings = self.settings.borrow();
+            let limits = &settings.limits;
+            shared.registry.sweep(&limits.live(), &limits.ages(), SystemTime::now());
+            settings.pools.iter().filter_map(Weak::upgrade).for_each(|pool| pool.sweep());
         }
         if let Some(identity) = &shared.state.now().identity
             && identity.credentials.svid().not_after() <= SystemTime::now()

@@ -1,8 +1,10 @@
 //! Calls to our workload: mutual TLS in, decision, plaintext to the application.
 
+mod beyond;
 mod door;
 mod entrance;
 mod gate;
+mod plaintext;
 mod recheck;
 mod refused;
 #[cfg(test)]
@@ -21,7 +23,8 @@ pub(crate) use recheck::{judge, rule_of};
 
 use crate::{
     activity::Expired,
-    http1::Ended,
+    detect::Ended,
+    http1, http2,
     listener::{Accept, Place},
     live::{Cut, Live},
     record::{self, Refusal, Trace},
@@ -64,17 +67,22 @@ impl Accept for Inbound {
 
 pub(crate) fn cause_of(ended: &Ended, live: &Live) -> CloseCause {
     match (ended, live.cut_reason()) {
-        (Ended::Finished | Ended::Cut, None | Some(Cut::Expired(Expired::Lingering)))
-            if live.is_retired() =>
+        (ended, None | Some(Cut::Expired(Expired::Lingering)))
+            if live.is_retired() && !ended.is_failed() =>
         {
             CloseCause::PeerExpired
         }
         (_, Some(cut)) => record::cause(cut),
-        (Ended::Finished | Ended::Cut, None) => CloseCause::Finished,
-        (Ended::Failed(error), None) => {
+        (
+            Ended::Http1(http1::Ended::Finished | http1::Ended::Cut)
+            | Ended::Http2(http2::Ended::Finished | http2::Ended::Cut),
+            None,
+        ) => CloseCause::Finished,
+        (Ended::Http1(http1::Ended::Failed(error)), None) => {
             tracing::debug!(%error, "HTTP connection broke");
             CloseCause::SourceFailed
         }
+        (Ended::Http2(http2::Ended::Failed), None) => CloseCause::SourceFailed,
     }
 }
 

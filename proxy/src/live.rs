@@ -3,6 +3,7 @@
 //! A connection registers before it is checked, so a change pushed in between finds it. A change is decided
 //! once for each distinct [`Key`], not once for each connection.
 
+mod ages;
 mod requests;
 #[cfg(test)]
 mod tests;
@@ -22,6 +23,7 @@ use futures_util::task::AtomicWaker;
 use identity::{Peer, SpiffeId, TrustDomain};
 use rustls_pki_types::CertificateDer;
 
+pub(crate) use ages::Ages;
 pub(crate) use requests::{Entered, InFlight, Sentence};
 
 use crate::activity::{Activity, Expired, Limits, Waiting};
@@ -66,6 +68,8 @@ pub(crate) enum Role {
     InboundHttp,
     /// Our workload calls out; the expected identities decide.
     Outbound,
+    /// Carries other connections, each of which is decided by itself.
+    Tunnel,
 }
 
 /// Why a connection is ended from outside.
@@ -100,8 +104,12 @@ pub(crate) struct Live {
     requests: Mutex<Vec<Arc<InFlight>>>,
     cut: OnceLock<Cut>,
     retired: AtomicBool,
+    /// Set for all connections at once.
+    finishing: Arc<AtomicBool>,
     refused: AtomicBool,
     multiplexed: AtomicBool,
+    /// Which of the connections that end for the same reason ends first: so that they do not all come back at once.
+    turn: u8,
     waker: AtomicWaker,
 }
 
@@ -149,6 +157,11 @@ impl Live {
         self.retired.load(Ordering::Acquire)
     }
 
+    /// Whether the answer to come is the last: the connection is to end as soon as that costs nobody a request.
+    pub(crate) fn is_last(&self) -> bool {
+        self.is_retired() || self.finishing.load(Ordering::Acquire)
+    }
+
     /// Notes that nothing on the connection will be allowed: it gets one answer, and no time to think of a question.
     pub(crate) fn refuse(&self) {
         self.refused.store(true, Ordering::Release);
@@ -161,10 +174,6 @@ impl Live {
     fn expired(&self, limits: &Limits) -> Option<Expired> {
         let idle = if self.is_refused() { limits.head.min(limits.idle) } else { limits.idle };
         self.activity.expired(&Limits { idle, ..*limits })
-    }
-
-    fn has_expired_peer(&self, now: SystemTime) -> bool {
-        self.proof.as_ref().is_some_and(|proof| proof.peer.not_after() <= now)
     }
 
     pub(crate) fn cut_reason(&self) -> Option<&Cut> {
@@ -189,6 +198,7 @@ impl Live {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Registry {
     inner: Arc<Mutex<Inner>>,
+    finishing: Arc<AtomicBool>,
 }
 
 #[derive(Debug, Default)]
@@ -230,8 +240,13 @@ pub(crate) struct Entry {
 impl Registry {
     /// Adds a connection; it leaves when the returned value is dropped.
     pub(crate) fn register(&self, entry: Entry) -> Registered {
+        let proof = entry.proof.map(|proof| lock(&self.inner).intern(proof));
+        self.register_of(Entry { proof: None, ..entry }, proof)
+    }
+
+    /// Adds a connection of a peer whose proof another connection has shown.
+    pub(crate) fn register_of(&self, entry: Entry, proof: Option<Arc<Proof>>) -> Registered {
         let mut inner = lock(&self.inner);
-        let proof = entry.proof.map(|proof| inner.intern(proof));
         let live = Arc::new(Live {
             key: entry.key,
             proof,
@@ -240,14 +255,28 @@ impl Registry {
             requests: Mutex::default(),
             cut: OnceLock::new(),
             retired: AtomicBool::new(false),
+            finishing: Arc::clone(&self.finishing),
             refused: AtomicBool::new(false),
             multiplexed: AtomicBool::new(false),
+            turn: ages::turn(inner.next),
             waker: AtomicWaker::new(),
         });
         let slot = inner.next;
         inner.next += 1;
         inner.groups.entry(live.key.clone()).or_default().insert(slot, Arc::clone(&live));
         Registered { registry: self.clone(), slot, live }
+    }
+
+    /// Registers a connection as another kind, once it shows what it is. What has ended it so far ends it still.
+    pub(crate) fn again(&self, registered: Registered, role: Role, waiting: Waiting) -> Registered {
+        let known = registered.live();
+        let key = Key { role, ..known.key.clone() };
+        let entry = Entry { key, proof: None, opened: known.opened, waiting };
+        let fresh = self.register_of(entry, known.proof.clone());
+        if let Some(cut) = known.cut_reason() {
+            fresh.live().cut(cut.clone());
+        }
+        fresh
     }
 
     /// Returns the number of live connections.
@@ -258,7 +287,8 @@ impl Registry {
     /// Returns the number of live connections that policies decide about.
     pub(crate) fn inbound(&self) -> usize {
         let inner = lock(&self.inner);
-        let groups = inner.groups.iter().filter(|(key, _)| key.role != Role::Outbound);
+        let groups =
+            inner.groups.iter().filter(|(key, _)| !matches!(key.role, Role::Outbound | Role::Tunnel));
         groups.map(|(_, group)| group.len()).sum()
     }
 
@@ -282,7 +312,8 @@ impl Registry {
         inner.groups.get(key).map(|group| group.values().cloned().collect()).unwrap_or_default()
     }
 
-    /// Cuts the connections whose peers `holds` no longer accepts, asking once for each distinct certificate.
+    /// Cuts the connections whose peers `holds` no longer accepts, asking once for each distinct certificate. Only the
+    /// groups of peers whose trust domain is concerned are looked at.
     pub(crate) fn recheck_proofs(
         &self,
         concerned: impl Fn(&TrustDomain) -> bool,
@@ -290,11 +321,8 @@ impl Registry {
     ) -> usize {
         let mut seen: HashMap<String, bool> = HashMap::new();
         let mut count = 0;
-        for live in self.all() {
+        for live in self.of_peers(concerned) {
             let Some(proof) = &live.proof else { continue };
-            if !concerned(&proof.peer.id().trust_domain()) {
-                continue;
-            }
             let valid =
                 *seen.entry(proof.peer.fingerprint().to_owned()).or_insert_with(|| holds(proof, live.opened));
             if !valid {
@@ -305,6 +333,18 @@ impl Registry {
         count
     }
 
+    fn of_peers(&self, concerned: impl Fn(&TrustDomain) -> bool) -> Vec<Arc<Live>> {
+        let inner = lock(&self.inner);
+        let concerned = |key: &Key| key.peer.as_ref().is_some_and(|peer| concerned(&peer.trust_domain()));
+        let groups = inner.groups.iter().filter(|(key, _)| concerned(key));
+        groups.flat_map(|(_, group)| group.values().cloned()).collect()
+    }
+
+    /// Has every answer from now on say that it is the last on its connection. Idle connections stay.
+    pub(crate) fn finish(&self) {
+        self.finishing.store(true, Ordering::Release);
+    }
+
     /// Cuts every connection for the same reason.
     pub(crate) fn cut_all(&self, reason: impl Fn() -> Cut) {
         for live in self.all() {
@@ -312,14 +352,11 @@ impl Registry {
         }
     }
 
-    /// Cuts the connections that exceed a time limit, and retires those whose peer's certificate has expired:
-    /// what it proved was true until then. Opaque bytes cannot be asked to prove it again, so those go on.
-    pub(crate) fn sweep(&self, limits: &Limits, now: SystemTime) {
+    /// Cuts the connections that exceed a time limit, and has those finish that have lived long enough.
+    pub(crate) fn sweep(&self, limits: &Limits, ages: &Ages, now: SystemTime) {
         let inner = lock(&self.inner);
         for live in inner.groups.values().flat_map(HashMap::values) {
-            if live.has_expired_peer(now) {
-                live.retire();
-            }
+            ages.apply(live, now);
             if let Some(expired) = live.expired(limits) {
                 live.cut(Cut::Expired(expired));
             }

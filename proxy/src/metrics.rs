@@ -2,9 +2,10 @@
 
 mod answers;
 
-use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, OnceLock, atomic::AtomicU64};
 
 use audit::CloseCause;
+use identity::manifest::Kind;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, text},
@@ -18,7 +19,11 @@ use prometheus_client::{
 
 use answers::Answers;
 
-use crate::http1::Outcome as Ending;
+use crate::{
+    http1::Outcome as Ending,
+    services::{Counted, Services},
+    telemetry::Telemetry,
+};
 
 /// The counters of one proxy.
 #[derive(Debug)]
@@ -34,16 +39,26 @@ pub(crate) struct Metrics {
     upstream_failures: Family<Error, Counter>,
     accept_failures: Counter,
     policy_loads: Family<Outcome, Counter>,
+    config_loads: Family<Outcome, Counter>,
     policy_deliveries: Family<Outcome, Counter>,
+    service_deliveries: Family<Outcome, Counter>,
+    service_set_number: Gauge,
     identity_updates: Family<Outcome, Counter>,
     /// The number of the central policies in force.
     pub(crate) policy_number: Gauge,
     tokens: Family<Judged, Counter>,
     key_fetches: Family<Outcome, Counter>,
+    plaintext: Family<Listener, Counter>,
+    services: OnceLock<Arc<Services>>,
     pub(crate) live: Gauge,
     pub(crate) handshaking: Gauge,
     pub(crate) svid_not_after: Gauge<f64, AtomicU64>,
     pub(crate) ready: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Listener {
+    listener: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -86,11 +101,16 @@ impl Metrics {
             upstream_failures: Family::default(),
             accept_failures: Counter::default(),
             policy_loads: Family::default(),
+            config_loads: Family::default(),
             policy_deliveries: Family::default(),
+            service_deliveries: Family::default(),
+            service_set_number: Gauge::default(),
             identity_updates: Family::default(),
             policy_number: Gauge::default(),
             tokens: Family::default(),
             key_fetches: Family::default(),
+            plaintext: Family::default(),
+            services: OnceLock::new(),
             live: Gauge::default(),
             handshaking: Gauge::default(),
             svid_not_after: Gauge::default(),
@@ -100,6 +120,11 @@ impl Metrics {
 
     pub(crate) fn opened(&self) {
         self.opened.inc();
+    }
+
+    /// A caller that proved nothing was let in at a listener that is on its way to mutual TLS.
+    pub(crate) fn plaintext(&self, listener: &str) {
+        self.plaintext.get_or_create(&Listener { listener: listener.to_owned() }).inc();
     }
 
     pub(crate) fn closed(&self, cause: CloseCause, received: u64, sent: u64) {
@@ -134,9 +159,26 @@ impl Metrics {
         self.policy_loads.get_or_create(&outcome(good)).inc();
     }
 
-    /// The agent handed out a set of policies.
-    pub(crate) fn policies_delivered(&self, good: bool) {
-        self.policy_deliveries.get_or_create(&outcome(good)).inc();
+    /// The configuration was read again.
+    pub(crate) fn config_loaded(&self, good: bool) {
+        self.config_loads.get_or_create(&outcome(good)).inc();
+    }
+
+    /// The agent handed out a set.
+    pub(crate) fn set_delivered(&self, kind: Kind, good: bool) {
+        let deliveries = match kind {
+            Kind::Policies => &self.policy_deliveries,
+            Kind::Services => &self.service_deliveries,
+        };
+        deliveries.get_or_create(&outcome(good)).inc();
+    }
+
+    /// The number of the central set in force.
+    pub(crate) fn set_number(&self, kind: Kind) -> &Gauge {
+        match kind {
+            Kind::Policies => &self.policy_number,
+            Kind::Services => &self.service_set_number,
+        }
     }
 
     pub(crate) fn identity_updated(&self, good: bool) {
@@ -152,8 +194,18 @@ impl Metrics {
         self.key_fetches.get_or_create(&outcome(good)).inc();
     }
 
+    /// Has what happens to calls of these services told, too.
+    pub(crate) fn count_services(&self, services: &Arc<Services>) {
+        // A proxy has one set of services.
+        let _ = self.services.set(Arc::clone(services));
+    }
+
     /// Writes everything in OpenMetrics text, the log's own counts included.
-    pub(crate) fn encode(&self, log: &audit::Log) -> Result<String, std::fmt::Error> {
+    pub(crate) fn encode(
+        &self,
+        log: &audit::Log,
+        telemetry: &Telemetry,
+    ) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("vouchsafe_proxy");
         registry.register("connections_opened", "Connections let through", self.opened.clone());
         registry.register("connections_closed", "Connections ended, by cause", self.closed.clone());
@@ -169,10 +221,21 @@ impl Metrics {
         );
         registry.register("accept_failures", "Failures to accept a connection", self.accept_failures.clone());
         registry.register("policy_loads", "Attempts to load the policies", self.policy_loads.clone());
+        registry.register("config_loads", "Attempts to read the configuration again", self.config_loads.clone());
         registry.register(
             "policy_deliveries",
             "Sets of policies that the agent handed out",
             self.policy_deliveries.clone(),
+        );
+        registry.register(
+            "service_deliveries",
+            "Sets of services from the agent, by what became of them",
+            self.service_deliveries.clone(),
+        );
+        registry.register(
+            "service_set_number",
+            "The number of the central services in force",
+            self.service_set_number.clone(),
         );
         registry.register(
             "policy_number",
@@ -190,6 +253,11 @@ impl Metrics {
             "Attempts to fetch the keys of token issuers",
             self.key_fetches.clone(),
         );
+        registry.register(
+            "plaintext_callers",
+            "Callers that proved nothing, let in where danger_permissive says so",
+            self.plaintext.clone(),
+        );
         registry.register("connections", "Live connections", self.live.clone());
         registry.register("handshakes", "TLS handshakes in flight", self.handshaking.clone());
         registry.register(
@@ -199,6 +267,15 @@ impl Metrics {
         );
         registry.register("ready", "Whether the proxy is ready", self.ready.clone());
         registry.register_collector(Box::new(Recorded(log.clone())));
+        registry.register_collector(Box::new(telemetry.written()));
+        let (lines, spans) = (Counter::<u64>::default(), Counter::<u64>::default());
+        let lost = telemetry.lost();
+        (lines.inc_by(lost.0), spans.inc_by(lost.1));
+        registry.register("access_log_dropped", "Lines of the access log that found no room", lines);
+        registry.register("spans_lost", "Spans that reached no collector", spans);
+        if let Some(services) = self.services.get() {
+            registry.register_collector(Box::new(Counted(Arc::clone(services))));
+        }
         let mut text = String::new();
         text::encode(&mut text, &registry)?;
         Ok(text)

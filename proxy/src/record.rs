@@ -11,7 +11,12 @@ use audit::{
 use identity::{Peer, SpiffeId};
 use policy::DenyReason;
 
-use crate::{activity::Expired, live::Cut, metrics::Metrics};
+use crate::{
+    activity::Expired,
+    live::Cut,
+    metrics::Metrics,
+    telemetry::{Watched, Way},
+};
 
 /// What all events of one connection have in common.
 #[derive(Debug, Clone)]
@@ -90,6 +95,12 @@ impl Trace {
         Self { log, metrics, id, opened, source, destination, tls: None }
     }
 
+    /// Begins the records of a connection within this one, which is of the same caller.
+    pub(crate) fn within(&self) -> Self {
+        let opened = SystemTime::now();
+        Self { id: ConnectionId::new(opened), opened, ..self.clone() }
+    }
+
     /// Names the listener and the port of the workload.
     pub(crate) fn to(mut self, name: &Arc<str>, address: Option<SocketAddr>) -> Self {
         self.destination.name = Some(Arc::clone(name));
@@ -122,6 +133,16 @@ impl Trace {
         self.destination.id = Some(Arc::from(peer.id().as_str()));
         self.tls = Some(tls(peer));
         self
+    }
+
+    /// Returns whose requests are watched.
+    pub(crate) fn watched(&self, way: Way) -> Watched {
+        let peer = match way {
+            Way::Inbound => self.source.id.clone(),
+            Way::Outbound => self.destination.id.clone(),
+        };
+        let service = self.destination.name.clone().unwrap_or_default();
+        Watched { way, service, peer, source: self.source.ip, connection: self.id }
     }
 
     pub(crate) fn opened_at(&self) -> SystemTime {
@@ -178,7 +199,9 @@ impl Trace {
                 self.denied(Refusal::plain(Stage::Reevaluate, Reason::LimitExceeded(expired.code())));
             }
             // Nobody was refused anything: the end itself is on record.
-            Cut::Expired(Expired::Idle | Expired::HalfClosed | Expired::Lingering) => {}
+            Cut::Expired(
+                Expired::Idle | Expired::HalfClosed | Expired::Lingering | Expired::Peer | Expired::Age,
+            ) => {}
             Cut::Drained => {}
         }
     }
@@ -198,6 +221,7 @@ pub(crate) fn cause(cut: &Cut) -> CloseCause {
         Cut::Policy { .. } => CloseCause::PolicyChanged,
         Cut::Trust | Cut::Identity => CloseCause::TrustWithdrawn,
         Cut::Expired(Expired::Lingering) => CloseCause::Finished,
+        Cut::Expired(Expired::Peer) => CloseCause::PeerExpired,
         Cut::Expired(_) => CloseCause::TimedOut,
         Cut::Drained => CloseCause::Draining,
     }

@@ -42,14 +42,16 @@ impl Stage {
         let shared = Arc::new(Shared {
             state: Arc::new(State::default()),
             registry: Registry::default(),
+            services: Arc::default(),
             log,
             metrics: Arc::new(Metrics::new()),
+            telemetry: Arc::new(crate::telemetry::Telemetry::start(&Default::default()).unwrap().0),
             limits: Limits::default(),
-            handshakes: Handshakes::new(&Limits::default()),
+            handshakes: Arc::new(Handshakes::new(&Limits::default())),
             way: crate::transparent::Way::default(),
             drain: CancellationToken::new(),
         });
-        let control = Control::new(Arc::clone(&shared), Vec::new());
+        let control = Control::new(Arc::clone(&shared), tokio::sync::watch::channel(super::Settings::default()).1);
         Self { control, shared, authority: Authority::new("prod"), _directory: directory, _writer: writer }
     }
 

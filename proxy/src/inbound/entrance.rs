@@ -52,6 +52,9 @@ impl Entrance<'_> {
             self.turn_away(socket, from, "unproven_per_source");
             return None;
         };
+        if self.unproven(&socket).await {
+            return Some(self.unnamed(socket, from, trace));
+        }
         let Met { peer, chain, server_name, stream, .. } = match self.handshake(&identity, socket, unproven).await {
             Ok(accepted) => accepted,
             Err(reason) => {

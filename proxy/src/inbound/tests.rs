@@ -23,10 +23,12 @@ fn shared() -> (Arc<Shared>, tempfile::TempDir, audit::Writer) {
     let shared = Arc::new(Shared {
         state: Arc::new(State::default()),
         registry: Registry::default(),
+        services: Arc::default(),
         log,
         metrics: Arc::new(Metrics::new()),
+        telemetry: Arc::new(crate::telemetry::Telemetry::start(&Default::default()).unwrap().0),
         limits: Limits::default(),
-        handshakes: Handshakes::new(&Limits::default()),
+        handshakes: Arc::new(Handshakes::new(&Limits::default())),
         way: crate::transparent::Way::default(),
         drain: CancellationToken::new(),
     });
@@ -39,6 +41,7 @@ fn inbound(shared: &Arc<Shared>) -> Arc<Inbound> {
         listen: ([127, 0, 0, 1], 1).into(),
         protocol: Protocol::Http,
         application: ([127, 0, 0, 1], 1).into(),
+        danger_permissive_until: None,
     };
     let door = Door::new(&config, 1, Arc::clone(shared));
     Arc::new(Inbound::new(Arc::new(door), Arc::clone(shared)))

@@ -66,7 +66,6 @@ impl InFlight {
 
 impl Entered {
     /// Ready once the request is to be ended by itself; the end of its connection is told elsewhere. One task asks.
-    #[cfg_attr(not(test), expect(dead_code, reason = "asked by connections that carry several requests"))]
     pub(crate) fn poll_cut(&self, cx: &mut Context<'_>) -> Poll<&Cut> {
         if let Some(cut) = self.request.cut.get() {
             return Poll::Ready(cut);
