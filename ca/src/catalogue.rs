@@ -37,6 +37,9 @@ struct Keeper {
     signing: watch::Receiver<Arc<Signing>>,
     head: Option<(Seen, i64)>,
     entries: Vec<Stored>,
+    /// Why what is stored cannot be read. Nothing is handed out then, which takes nothing away from agents, and nothing is changed:
+    /// identities are worth more than services, so the CA runs all the same.
+    broken: Option<String>,
 }
 
 /// The catalogue at one moment.
@@ -73,6 +76,9 @@ pub enum CatalogueError {
         /// What is wrong.
         problems: Problems,
     },
+    /// What is stored could not be read at the start.
+    #[error("{0}: restore the database, or run the version that wrote it")]
+    Broken(String),
     /// No name was drawn for an entry.
     #[error("there is no randomness")]
     Random(#[from] identity::crypto::CryptoError),
@@ -97,22 +103,29 @@ impl Catalogue {
         store: Store,
         signing: watch::Receiver<Arc<Signing>>,
         stored: CatalogueRecord,
-    ) -> Result<(Self, watch::Receiver<Published>), CatalogueError> {
-        let entries = stored.entries.into_iter().map(Stored::read).collect::<Result<Vec<_>, _>>()?;
+    ) -> (Self, watch::Receiver<Published>) {
+        let read = stored.entries.into_iter().map(Stored::read).collect::<Result<Vec<_>, _>>();
+        let (entries, broken) = match read {
+            Ok(entries) => (entries, None),
+            Err(error) => (Vec::new(), Some(crate::chain(&error))),
+        };
         let head = stored.head.map(|(number, generation, since)| (Seen { number, generation }, since));
-        let set = head.as_ref().map(|(seen, since)| record(seen.clone(), *since, &entries));
-        let (press, published) = Press::new(signer, Published::None, set);
-        let mut keeper = Keeper { press, store, signing, head, entries };
+        let set = head.as_ref().filter(|_| broken.is_none());
+        let set = set.map(|(seen, since)| record(seen.clone(), *since, &entries));
+        let first = if broken.is_none() { Published::None } else { Published::Pending };
+        let (press, published) = Press::new(signer, first, set);
+        let mut keeper = Keeper { press, store, signing, head, entries, broken };
         if let Err(error) = keeper.publish(SystemTime::now()) {
             tracing::error!(error = %crate::chain(&error), "the services in force cannot be handed out");
         }
-        Ok((Self(Arc::new(Mutex::new(keeper))), published))
+        (Self(Arc::new(Mutex::new(keeper))), published)
     }
 
     /// Everything there is.
-    pub(crate) async fn list(&self) -> Listing {
+    pub(crate) async fn list(&self) -> Result<Listing, CatalogueError> {
         let keeper = self.0.lock().await;
-        Listing { set: keeper.seen(), entries: keeper.entries.clone() }
+        keeper.check()?;
+        Ok(Listing { set: keeper.seen(), entries: keeper.entries.clone() })
     }
 
     /// Makes the catalogue hold what is wished for.
@@ -148,11 +161,16 @@ impl Catalogue {
 }
 
 impl Keeper {
+    fn check(&self) -> Result<(), CatalogueError> {
+        self.broken.clone().map_or(Ok(()), |reason| Err(CatalogueError::Broken(reason)))
+    }
+
     fn seen(&self) -> Option<Seen> {
         self.head.as_ref().map(|(seen, _)| seen.clone())
     }
 
     async fn apply(&mut self, wish: Wish, now: SystemTime) -> Result<Applied, CatalogueError> {
+        self.check()?;
         let (present, since, dry_run) = (self.entries.clone(), unix_seconds(now), wish.dry_run);
         let planned = tokio::task::spawn_blocking(move || plan(present, wish, since)).await;
         let Plan { entries, change, outcomes, conflicts } =
@@ -187,9 +205,10 @@ impl Keeper {
         Ok(())
     }
 
-    fn publish(&mut self, now: SystemTime) -> Result<(), SignSetError> {
+    fn publish(&mut self, now: SystemTime) -> Result<(), CatalogueError> {
+        self.check()?;
         let signing = self.signing.borrow().clone();
-        self.press.publish(&signing.active, now)
+        Ok(self.press.publish(&signing.active, now)?)
     }
 }
 

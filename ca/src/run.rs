@@ -23,7 +23,7 @@ use crate::{
         keys::{KeyFileError, KeyStore, SealKeyError, Sealing},
         rotation::{Rotation, RotationError, Settings, Signing},
     },
-    catalogue::{Catalogue, CatalogueError},
+    catalogue::Catalogue,
     entries::directory,
     health::{Health, Part},
     lock::{DataDir, LockError},
@@ -68,9 +68,6 @@ pub enum RunError {
     /// The policy signer.
     #[error(transparent)]
     Signer(#[from] SignerError),
-    /// The catalogue of services.
-    #[error(transparent)]
-    Catalogue(#[from] CatalogueError),
     /// The CA's own identity.
     #[error("the trust domain is too long for the CA's own SPIFFE ID")]
     ServerId(#[from] identity::ParseIdError),
@@ -174,7 +171,7 @@ async fn open(config: &Config) -> Result<(State, Writer), RunError> {
         }
         None => Policies { publisher: None, published: watch::channel(Published::None).1 },
     };
-    let (catalogue, services) = Catalogue::start(of_services, store.clone(), signing.clone(), services)?;
+    let (catalogue, services) = Catalogue::start(of_services, store.clone(), signing.clone(), services);
     Ok((State { server_id, store, registry, rotation, signing, policies, catalogue, services }, writer))
 }
 

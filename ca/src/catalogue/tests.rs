@@ -111,6 +111,25 @@ async fn the_names_in_a_set_say_nothing_of_what_is_in_it() {
     assert!(!String::from_utf8(home.manifest().to_bytes()).unwrap().contains("secret"));
 }
 
+#[tokio::test]
+async fn what_is_stored_and_cannot_be_read_is_neither_handed_out_nor_changed() {
+    let home = Home::start().await;
+    home.catalogue.apply(wish(&[shop("a", 1), shop("b", 2)])).await.unwrap();
+    let database = home.dir.path().join("ca.db");
+    let home = home
+        .restart_after(|| {
+            let db = rusqlite::Connection::open(database).unwrap();
+            db.execute("UPDATE services SET document = 'x' WHERE name = 'a'", []).unwrap();
+        })
+        .await;
+
+    let applied = home.catalogue.apply(Wish { prune: Prune::Remove, ..wish(&[]) }).await;
+
+    assert!(matches!(&*home.published.borrow(), Published::Pending));
+    assert!(matches!(applied, Err(CatalogueError::Broken(_))));
+    assert!(matches!(home.catalogue.list().await, Err(CatalogueError::Broken(_))));
+}
+
 fn granted(present: &[Stored], wish: Wish) -> Vec<Stored> {
     let plan = plan(present.to_vec(), wish, 10).unwrap();
     assert!(plan.conflicts.is_empty(), "{:?}", plan.conflicts);
@@ -175,13 +194,19 @@ impl Home {
             Rotation::start(store.clone(), keys(), settings, authorities, SystemTime::now()).await.unwrap();
         let signer = Signer::open(&keys(), domain(), LIFE).unwrap().of(Kind::Services);
         let bundle = signing.borrow().bundle.clone();
-        let (catalogue, published) = Catalogue::start(signer, store, signing, services).unwrap();
+        let (catalogue, published) = Catalogue::start(signer, store, signing, services);
         Self { dir, catalogue, published, bundle, writer }
     }
 
     async fn restart(self) -> Self {
+        self.restart_after(|| ()).await
+    }
+
+    /// Changes something on the disk between the runs.
+    async fn restart_after(self, between: impl FnOnce()) -> Self {
         drop((self.catalogue, self.published));
         tokio::task::spawn_blocking(|| self.writer.join()).await.unwrap();
+        between();
         Self::start_in(self.dir).await
     }
 

@@ -49,7 +49,7 @@ impl Services for Core {
         &self,
         _: Request<ListServicesRequest>,
     ) -> Result<Response<ListServicesResponse>, Status> {
-        let listing = self.catalogue.list().await;
+        let listing = self.catalogue.list().await.map_err(failed)?;
         let set = listing.set;
         Ok(Response::new(ListServicesResponse {
             number: set.as_ref().map_or(0, |set| set.number),
@@ -100,7 +100,7 @@ fn failed(error: CatalogueError) -> Status {
     match error {
         CatalogueError::Store(error) => store_failed(&error),
         CatalogueError::Stopped => Status::unavailable("the CA is shutting down"),
-        CatalogueError::Sign(reason) => Status::failed_precondition(reason),
+        CatalogueError::Sign(_) | CatalogueError::Broken(_) => Status::failed_precondition(error.to_string()),
         CatalogueError::Entry { .. } | CatalogueError::Random(_) => Status::internal(crate::chain(&error)),
     }
 }
