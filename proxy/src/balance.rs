@@ -33,7 +33,7 @@ pub(crate) use locality::Distance;
 pub use locality::{Locality, LocalityError};
 pub(crate) use ring::hash;
 pub use settings::{
-    Breakers, Check, Ejection, HashBy, Health, Method, Probe, Retries, Settings, Unavailable, Via,
+    Breakers, Check, Ejection, HashBy, Health, Method, Probe, Retries, Settings, Via,
 };
 
 use breaker::UnderWay;

@@ -4,15 +4,17 @@ mod dial;
 mod exit;
 mod gate;
 mod probe;
+mod trip;
 
 use std::{net::SocketAddr, sync::Arc};
 
 use audit::{CloseCause, Reason, Stage};
 use tokio::net::TcpStream;
 
-pub(crate) use dial::Opened;
+pub(crate) use dial::{Blame, Opened};
 pub(crate) use exit::{Exit, Exits};
 pub(crate) use probe::probe;
+pub(crate) use trip::{Onward, Way};
 
 use crate::{
     config::{self, Tunnelling},

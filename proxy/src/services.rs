@@ -52,16 +52,6 @@ pub(crate) enum Origin {
     Agent,
 }
 
-impl Origin {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Directory => "directory",
-            Self::Agent => "agent",
-        }
-    }
-}
-
 /// Every service that calls may go to.
 #[derive(Debug)]
 pub(crate) struct Services {
@@ -126,14 +116,19 @@ impl Services {
     pub(crate) fn new(config: &Config) -> Self {
         let connect = config.limits.connect_timeout;
         let services = Self { config: config.services.clone(), connect, ..Self::default() };
+        services.configure(config);
+        services
+    }
+
+    /// Takes the services that a configuration describes itself.
+    pub(crate) fn configure(&self, config: &Config) {
         let described = config.outbound.iter().filter_map(|listener| match &listener.calls {
             Calls::Here(service) => Some(service.as_ref()),
             Calls::To(_) => None,
         });
         let own: Vec<&Described> = config.services.own.iter().chain(described).collect();
-        let set = services.set(Origin::File, &own);
-        services.put(Origin::File, set, Instant::now());
-        services
+        let set = self.set(Origin::File, &own);
+        self.put(Origin::File, set, Instant::now());
     }
 
     /// Makes a set of what somebody describes.

@@ -114,8 +114,6 @@ impl Default for Breakers {
 pub struct Retries {
     /// Tries of one call after the first.
     pub attempts: u32,
-    /// Whether an answer 503 to an idempotent request without a body is tried again.
-    pub on_unavailable: Unavailable,
     /// Percent of the calls of ten seconds that may be retries.
     pub ratio: u32,
     /// Retries a second that are always allowed.
@@ -130,22 +128,12 @@ impl Default for Retries {
     fn default() -> Self {
         Self {
             attempts: ATTEMPTS,
-            on_unavailable: Unavailable::PassedOn,
             ratio: RETRY_RATIO,
             per_second: RETRIES_PER_SECOND,
             base: BASE_WAIT,
             longest: LONGEST_WAIT,
         }
     }
-}
-
-/// What becomes of an answer 503.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Unavailable {
-    /// The application gets it.
-    PassedOn,
-    /// The request is tried again where that is safe.
-    Retried,
 }
 
 /// How endpoints are asked whether they work.

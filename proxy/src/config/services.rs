@@ -120,6 +120,9 @@ pub(super) fn conflict(services: &Services, outbound: &[Outbound]) -> Option<Str
             }
         }
     }
+    if let Some(service) = services.own.iter().find(|service| service.retries.on_unavailable == Some(true)) {
+        return Some(format!("service \"{}\": {ON_UNAVAILABLE}", service.name));
+    }
     let mut called = BTreeSet::new();
     for service in &services.own {
         for host in &service.hosts {
@@ -136,5 +139,8 @@ pub(super) fn conflict(services: &Services, outbound: &[Outbound]) -> Option<Str
 
 /// Most services of one configuration file; a directory may hold more.
 pub(crate) const MAX_SERVICES: usize = 1_024;
+/// A key that the language has, and no listener serves.
+pub(crate) const ON_UNAVAILABLE: &str =
+    "\"on_unavailable: true\" is not supported: an answer 503 is passed on to the application";
 /// Name servers, as many as are worth asking.
 const MAX_SERVERS: usize = 8;

@@ -101,8 +101,7 @@ impl ReachError {
     pub(super) fn code(&self) -> &'static str {
         match self {
             Self::NoIdentity => "no_identity",
-            Self::Call(CallError::NoEndpoint(_)) => "no_endpoint",
-            Self::Call(CallError::Overloaded(_)) => "overloaded",
+            Self::Call(error) => error.code(),
             Self::Connect(_) => "connect_failed",
             Self::TimedOut => "connect_timeout",
             Self::Rejected { .. } => "peer_rejected",
@@ -110,14 +109,24 @@ impl ReachError {
             Self::Tunnel(error) => error.code(),
         }
     }
+}
 
+/// Whose fault a failure is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Blame {
+    /// The endpoint does not work: another one may.
+    Endpoint,
+    /// The endpoint is somebody else. The call ends there: it was refused.
+    Impostor,
+    Nobody,
+}
+
+impl ReachError {
     /// Says what the failure means for the endpoint, and whether another one may be asked.
     fn blame(&self) -> Blame {
         match self {
             Self::Connect(_) | Self::TimedOut | Self::Handshake { .. } => Blame::Endpoint,
-            Self::Rejected { reason: TRUST_WITHDRAWN, .. } | Self::NoIdentity | Self::Call(_) => {
-                Blame::Nobody
-            }
+            Self::Rejected { reason: TRUST_WITHDRAWN, .. } | Self::NoIdentity | Self::Call(_) => Blame::Nobody,
             Self::Rejected { .. } => Blame::Impostor,
             Self::Tunnel(error) => match error {
                 // A decision about the call: nobody else is asked for another one.
@@ -135,14 +144,17 @@ impl ReachError {
     }
 }
 
-/// Whose fault a failure is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blame {
-    /// The endpoint does not work: another one may.
-    Endpoint,
-    /// The endpoint is somebody else. The call ends there: it was refused.
-    Impostor,
-    Nobody,
+impl Blame {
+    /// Says whose fault a failure is that a pool tells of.
+    pub(crate) fn of(error: &DialError) -> Self {
+        match error {
+            DialError::Connect(_) | DialError::TimedOut | DialError::Handshake { .. } => Self::Endpoint,
+            DialError::Rejected { reason: TRUST_WITHDRAWN, .. }
+            | DialError::NoIdentity
+            | DialError::Unavailable { .. } => Self::Nobody,
+            DialError::Rejected { .. } => Self::Impostor,
+        }
+    }
 }
 
 impl Dialler {
@@ -207,6 +219,22 @@ impl Dialler {
             Some(_) => connecting.await,
             None => tokio::time::timeout(limit, connecting).await.unwrap_or(Err(ReachError::TimedOut)),
         }
+    }
+
+    /// Connects to one endpoint for whoever keeps the connection.
+    pub(super) async fn connect_for_pool(&self, address: SocketAddr, via: Via) -> Result<Reached, ReachError> {
+        let (limit, handshake) = self.service.try_limits(self.shared.limits.handshake_timeout);
+        let connecting = self.connect_to(address, via, (limit, handshake), (None, Waiting::Nothing));
+        let reached = match handshake {
+            Some(_) => connecting.await,
+            None => tokio::time::timeout(limit, connecting).await.unwrap_or(Err(ReachError::TimedOut)),
+        };
+        if let Err(error) = &reached
+            && !matches!(error, ReachError::NoIdentity)
+        {
+            self.service.unreachable.tell(address, error);
+        }
+        reached
     }
 
     /// Connects to one endpoint: through a tunnel where that is how it is called, else directly.
@@ -328,7 +356,12 @@ impl From<ReachError> for DialError {
             ReachError::TimedOut => Self::TimedOut,
             ReachError::Rejected { reason, denial } => Self::Rejected { reason, denial },
             ReachError::Handshake { reason } => Self::Handshake { reason },
-            error @ (ReachError::Call(_) | ReachError::Tunnel(_)) => Self::Handshake { reason: error.code() },
+            ReachError::Call(error) => Self::Unavailable { reason: error.code() },
+            // Who decided about the call is asked no second time.
+            ReachError::Tunnel(error @ (OpenError::Denied | OpenError::Refused { .. })) => {
+                Self::Unavailable { reason: error.code() }
+            }
+            ReachError::Tunnel(error) => Self::Handshake { reason: error.code() },
         }
     }
 }

@@ -3,26 +3,26 @@
 use std::{
     collections::HashMap,
     future::Future,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use audit::{CloseCause, Reason, Stage};
+use audit::CloseCause;
 use policy::service::Protocol;
-use tokio::net::TcpStream;
 
-use super::{dial::Dialler, gate::OutboundGate};
+use super::{Onward, dial::Dialler, gate::OutboundGate};
 use crate::{
     activity::{self, Expired, Waiting},
     config::Tunnelling,
+    balance::Via,
     detect::{self, Found, Ways},
     http1::{self, Dial, DialError, Dialled, PoolKey},
     http2,
     live::{Cut, Entry, Key, Live, Registered, Role},
-    record::{Refusal, Trace},
+    record::Trace,
     relay::relay,
-    services::{Call, Service},
+    services::{Call, Held, Service},
     shared::Shared,
     stream::Stream,
     tunnel::Tunnels,
@@ -68,7 +68,8 @@ impl Exits {
 /// The way out to one service.
 pub(crate) struct Exit {
     dialler: Arc<Dialler>,
-    ways: Ways,
+    /// The connections that are kept to each endpoint.
+    ways: Mutex<HashMap<(SocketAddr, Via), Ways>>,
     shared: Arc<Shared>,
 }
 
@@ -87,21 +88,36 @@ impl Exit {
     ) -> Self {
         let (service, tunnels, shared) = (Arc::clone(service), Arc::clone(tunnels), Arc::clone(shared));
         let dialler = Arc::new(Dialler { service, tunnelling, tunnels, shared: Arc::clone(&shared) });
-        let heads = shared.limits.head();
-        let ways = Ways {
-            http1: Arc::new(http1::Pool::new(Pooled(Arc::clone(&dialler)), heads)),
-            http2: http2::Pool::new(Pooled(Arc::clone(&dialler)), heads),
+        Self { dialler, ways: Mutex::default(), shared }
+    }
+
+    pub(crate) fn service(&self) -> &Arc<Service> {
+        &self.dialler.service
+    }
+
+    /// Returns the connections to the endpoint of a call.
+    pub(super) fn ways_to(&self, held: &Held) -> Ways {
+        let at = (held.address(), held.via());
+        let heads = self.shared.limits.head();
+        let ways = || {
+            let to = Pooled { dialler: Arc::clone(&self.dialler), at };
+            Ways { http1: Arc::new(http1::Pool::new(to.clone(), heads)), http2: http2::Pool::new(to, heads) }
         };
-        Self { dialler, ways, shared }
+        lock(&self.ways).entry(at).or_insert_with(ways).clone()
     }
 
     /// Closes connections that have been idle for too long.
     pub(crate) fn sweep(&self) {
-        self.ways.http1.sweep();
+        let mut ways = lock(&self.ways);
+        for way in ways.values() {
+            way.http1.sweep();
+        }
+        // What is under way there keeps what it needs.
+        ways.retain(|(address, _), _| self.dialler.service.has(*address));
     }
 
     /// Carries a connection of our workload, which called `port`.
-    pub(crate) async fn serve(&self, stream: Stream, from: SocketAddr, port: u16) {
+    pub(crate) async fn serve(self: &Arc<Self>, stream: Stream, from: SocketAddr, port: u16) {
         match self.dialler.service.spec().protocol {
             Protocol::Http => {
                 let (registered, trace) = self.register(from, port);
@@ -114,7 +130,9 @@ impl Exit {
 
     async fn tcp(&self, mut source: Stream, from: SocketAddr) {
         let mut call = Call::connection(&self.dialler.service, Some(from.ip()));
-        let (reached, held) = match self.dialler.reach(&mut call, Some(from), Waiting::Relay).await {
+        // Boxed: a handshake gives back the room it took.
+        let reaching = Box::pin(self.dialler.reach(&mut call, Some(from), Waiting::Relay));
+        let (reached, held) = match reaching.await {
             Ok(reached) => reached,
             Err(error) => {
                 tracing::debug!(service = %self.dialler.service.name(), %error, "cannot reach the service");
@@ -161,7 +179,7 @@ impl Exit {
     }
 
     /// Finds out what our workload speaks.
-    async fn any(&self, stream: Stream, from: SocketAddr, port: u16) {
+    async fn any(self: &Arc<Self>, stream: Stream, from: SocketAddr, port: u16) {
         let (registered, trace) = self.register(from, port);
         let waits = (self.shared.limits.detect_timeout, &self.shared.drain);
         let Some((found, stream)) = detect::detect(stream, registered.live(), waits).await else { return };
@@ -182,45 +200,39 @@ impl Exit {
         (self.shared.registry.register(entry), trace)
     }
 
-    async fn http(&self, stream: Stream, registered: Registered, trace: Trace) {
+    async fn http(self: &Arc<Self>, stream: Stream, registered: Registered, trace: Trace) {
         let gate = OutboundGate::new(Arc::clone(&self.shared), trace);
         // How it ended is told by the requests.
-        let _ = detect::http(stream, gate, &self.ways, registered.live(), &self.shared).await;
+        let onward = Onward::Service(Arc::clone(self));
+        let _ = detect::http(stream, gate, onward, registered.live(), &self.shared).await;
     }
 
     pub(crate) fn trace(&self, from: SocketAddr) -> Trace {
         self.dialler.trace(Some(from))
     }
-
-    /// Puts on record that there was no place for a connection.
-    pub(crate) fn turn_away(&self, socket: &TcpStream, from: SocketAddr, limit: &'static str) {
-        self.trace(from).denied(Refusal::plain(Stage::Connect, Reason::LimitExceeded(limit)));
-        // Fails only where the application is gone already.
-        let _ = socket.set_zero_linger();
-    }
 }
 
-/// Connects a pool to the service.
+/// Connects a pool to one endpoint.
 #[derive(Clone)]
-struct Pooled(Arc<Dialler>);
+struct Pooled {
+    dialler: Arc<Dialler>,
+    at: (SocketAddr, Via),
+}
 
 impl Dial for Pooled {
     fn key(&self) -> Result<PoolKey, DialError> {
-        let now = self.0.shared.state.now();
+        let now = self.dialler.shared.state.now();
         let identity = now.identity.as_ref().ok_or(DialError::NoIdentity)?;
         let generation = identity.credentials.generation();
-        let expected = Arc::clone(&self.0.service.spec().expect);
+        let expected = Arc::clone(&self.dialler.service.spec().expect);
         Ok(PoolKey::Mutual { own: identity.id().clone(), expected, generation })
     }
 
     fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Dialled, DialError>> + Send + '_>> {
         Box::pin(async {
-            let PoolKey::Mutual { own, expected, .. } = self.key()? else {
-                return Err(DialError::NoIdentity);
-            };
-            let mut call = Call::connection(&self.0.service, None::<IpAddr>);
-            let (reached, held) = self.0.reach(&mut call, None, Waiting::Nothing).await?;
-            held.answered();
+            let PoolKey::Mutual { own, expected, .. } = self.key()? else { return Err(DialError::NoIdentity) };
+            let (address, via) = self.at;
+            let reached = self.dialler.connect_for_pool(address, via).await?;
             let key = PoolKey::Mutual { own, expected, generation: reached.generation };
             Ok(Dialled { stream: reached.stream, key, opened: Some(reached.opened) })
         })

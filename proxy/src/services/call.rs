@@ -32,6 +32,16 @@ pub(crate) enum CallError {
     Overloaded(Load),
 }
 
+impl CallError {
+    /// Returns the word that answers and metrics use.
+    pub(crate) const fn code(self) -> &'static str {
+        match self {
+            Self::NoEndpoint(_) => "no_endpoint",
+            Self::Overloaded(_) => "overloaded",
+        }
+    }
+}
+
 /// Room for one more of a kind; free again when dropped.
 #[derive(Debug)]
 pub(crate) struct Room {

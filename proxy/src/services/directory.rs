@@ -7,6 +7,7 @@ use policy::service::{Entry, Service as Described};
 use tokio::task::spawn_blocking;
 
 use crate::{
+    config,
     policies::{self, describe},
     watching::SETTLE,
 };
@@ -116,7 +117,11 @@ fn compile(
         // What a sidecar serves is no service that it calls.
         Entry::Sidecar(_) => None,
     };
-    Ok(entries.into_iter().filter_map(ours).collect())
+    let services: Vec<Described> = entries.into_iter().filter_map(ours).collect();
+    match services.iter().find(|service| service.retries.on_unavailable == Some(true)) {
+        Some(service) => Err(format!("service \"{}\": {}", service.name, config::ON_UNAVAILABLE)),
+        None => Ok(services),
+    }
 }
 
 /// Looks at a directory that changes under them.

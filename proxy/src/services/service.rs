@@ -6,12 +6,12 @@ use std::{
     hash::{BuildHasher, RandomState},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwap;
 
-use super::{Spec, counts::Counts};
+use super::{Spec, counts::Counts, spec::Connect};
 use crate::{
     balance::{Balancer, Change, Draw, Load, Member, View},
     live::{Cut, Live},
@@ -123,6 +123,20 @@ impl Service {
     /// Whether an endpoint is one of the service's.
     pub(crate) fn has(&self, address: SocketAddr) -> bool {
         lock(&self.balancer).has(address)
+    }
+
+    /// How long one try to connect may take, and its handshake where that has a time of its own.
+    pub(crate) fn try_limits(&self, handshake: Duration) -> (Duration, Option<Duration>) {
+        let spec = self.spec();
+        match spec.timeouts.connect {
+            Connect::Each(limit) => (limit, None),
+            Connect::Shared(whole) => {
+                let endpoints = lock(&self.balancer).addresses().count();
+                let tries = u32::try_from(endpoints).unwrap_or(u32::MAX);
+                // One that does not answer leaves time for the others.
+                (whole / tries.clamp(1, spec.settings.retries.attempts.saturating_add(1)), Some(handshake))
+            }
+        }
     }
 
     pub(crate) fn views(&self, now: Instant) -> Vec<View> {

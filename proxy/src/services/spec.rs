@@ -12,9 +12,10 @@ use identity::SpiffeId;
 use policy::service::{self as described, Protocol, Service as Described};
 
 use super::{Hosts, Origin};
+use crate::config::ON_UNAVAILABLE;
 use crate::balance::{
     Breakers, Check, Distance, Ejection, HashBy, Health, Locality, Method, Probe, Retries, Settings,
-    Unavailable, Via,
+    Via,
 };
 
 /// What one origin names: each service once.
@@ -128,6 +129,9 @@ impl Spec {
                 via: if endpoint.tunnel { Via::Tunnel } else { Via::Connection },
             }
         };
+        if service.retries.on_unavailable == Some(true) {
+            tracing::warn!(service = service.name, reason = ON_UNAVAILABLE, "a setting of a service has no effect");
+        }
         let timeouts = &service.timeouts;
         Self {
             name: Arc::from(service.name.as_str()),
@@ -189,10 +193,6 @@ fn settings(service: &Described) -> Settings {
         },
         retries: Retries {
             attempts: retries.attempts.unwrap_or(tries.attempts),
-            on_unavailable: match retries.on_unavailable {
-                Some(true) => Unavailable::Retried,
-                Some(false) | None => Unavailable::PassedOn,
-            },
             ratio: retries.ratio.unwrap_or(tries.ratio),
             per_second: retries.per_second.unwrap_or(tries.per_second),
             base: retries.base.unwrap_or(tries.base),
