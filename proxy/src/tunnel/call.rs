@@ -59,12 +59,12 @@ fn admit(
             return None;
         }
     };
-    let known = known(caller, inbound, door, trace, TunnelStream::asked(receive, answer))?;
-    Some((Arc::clone(door), known, place))
+    let known = known(caller, inbound, &door, trace, TunnelStream::asked(receive, answer))?;
+    Some((door, known, place))
 }
 
 /// Finds out where a stream wants to go.
-fn find<'i>(caller: &Caller, inbound: &'i Inbound, head: &Parts) -> Result<&'i Arc<Door>, Reason> {
+fn find(caller: &Caller, inbound: &Inbound, head: &Parts) -> Result<Arc<Door>, Reason> {
     if head.method != Method::CONNECT || head.uri.scheme().is_some() || head.uri.path_and_query().is_some() {
         return Err(Reason::MalformedRequest("tunnel_method"));
     }
@@ -73,10 +73,8 @@ fn find<'i>(caller: &Caller, inbound: &'i Inbound, head: &Parts) -> Result<&'i A
     if !head.headers.get_all(HOST).iter().all(same) || head.headers.contains_key(CONTENT_LENGTH) {
         return Err(Reason::MalformedRequest("tunnel_header"));
     }
-    match inbound.destinations.find(authority, caller.called) {
-        Ok(door) => Ok(door),
-        Err(astray) => Err(Reason::MalformedRequest(astray.code())),
-    }
+    let found = inbound.destinations.find(authority, caller.called, caller.from);
+    found.map_err(|astray| Reason::MalformedRequest(astray.code()))
 }
 
 /// Registers a stream as a connection of its own.

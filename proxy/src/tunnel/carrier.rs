@@ -1,6 +1,7 @@
 //! One tunnel of ours: the connection to a peer that carries connections of our workload.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicUsize, Ordering},
@@ -21,7 +22,7 @@ use super::{
 };
 use crate::{
     activity::Waiting,
-    listener,
+    listener::ConnectError,
     live::{Entry, Key, Live, Proof, Registered, Role},
     shared::Shared,
     state,
@@ -105,13 +106,11 @@ pub(super) async fn make(shared: &Shared, call: &Call) -> Result<Made, OpenError
     let opened = SystemTime::now();
     let limits =
         Patience { connect: shared.limits.connect_timeout, handshake: shared.limits.handshake_timeout };
-    let address = (call.endpoint.ip(), call.port);
-    let socket = match timeout(limits.connect, TcpStream::connect(address)).await {
-        Ok(Ok(socket)) => socket,
-        Ok(Err(error)) => return Err(OpenError::Connect(Arc::new(error))),
-        Err(_) => return Err(OpenError::TimedOut),
-    };
-    listener::prepare(&socket);
+    let address = SocketAddr::new(call.endpoint.ip(), call.port);
+    let socket = shared.way.connect(address, limits.connect).await.map_err(|error| match error {
+        ConnectError::Io(error) => OpenError::Connect(Arc::new(error)),
+        ConnectError::TimedOut => OpenError::TimedOut,
+    })?;
     let Met { peer, chain, alpn, stream, .. } = meet(call, socket, limits).await?;
     if alpn.as_deref() != Some(ALPN_H2) {
         return Err(OpenError::NoTunnel);
@@ -188,7 +187,6 @@ pub(super) async fn drive(shared: Arc<Shared>, made: Made, generation: u64) {
                 }
                 break;
             }
-            () = shared.drain.cancelled(), if carrier.lock().is_some() => carrier.retire(),
             Ok(()) = changes.changed() => {
                 let now = shared.state.now();
                 let now = now.identity.as_ref().map(|identity| identity.credentials.generation());

@@ -8,8 +8,9 @@ use super::{destination::Destinations, entrance, session};
 use crate::{
     config,
     inbound::Door,
-    listener::{Accept, Place, Places},
+    listener::{Accept, Place, Places, Stop},
     shared::Shared,
+    transparent::TransparentInbound,
 };
 
 /// Takes tunnels, on one thread.
@@ -18,19 +19,21 @@ pub(crate) struct Inbound {
     pub(super) destinations: Destinations,
     /// A stream takes a place as any other connection does.
     pub(super) places: Places,
+    /// The end of the listener: tunnels of its successor may lead elsewhere.
+    pub(super) stop: Stop,
     pub(super) shared: Arc<Shared>,
 }
 
 impl Inbound {
-    /// A listener for tunnels that lead to `doors`.
+    /// A listener for tunnels that lead to `doors`, and to whatever is captured.
     pub(crate) fn new(
-        doors: &[Arc<Door>],
+        (doors, captured): (&[Arc<Door>], Option<TransparentInbound>),
         config: &config::Tunnel,
-        places: Places,
+        (places, stop): (Places, Stop),
         shared: Arc<Shared>,
     ) -> Self {
-        let destinations = Destinations::new(doors, &config.addresses);
-        Self { name: Arc::from(NAME), destinations, places, shared }
+        let destinations = Destinations::new(doors, captured, &config.addresses);
+        Self { name: Arc::from(NAME), destinations, places, stop, shared }
     }
 }
 

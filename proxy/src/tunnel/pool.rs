@@ -92,7 +92,8 @@ impl Tunnels {
         loop {
             let slot = match lane.pick() {
                 Some(slot) => slot,
-                None => self.make(&lane, call).await?,
+                // Boxed: a handshake gives back the room it took.
+                None => Box::pin(self.make(&lane, call)).await?,
             };
             match begin(&self.shared, call, slot).await {
                 // The tunnel went away as the stream began: nobody has decided anything.

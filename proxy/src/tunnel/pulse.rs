@@ -81,3 +81,46 @@ const EVERY: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Without a stream.
 const IDLE: Duration = Duration::from_secs(5 * 60);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_tunnel_is_idle_once_it_has_had_no_stream_for_a_while() {
+        let mut pulse = Pulse::new(None);
+        let start = Instant::now();
+        let mut beat = |streams, seconds| pulse.beat(streams, start + Duration::from_secs(seconds));
+
+        assert_eq!((beat(1, 10), beat(0, 20)), (Beat::Alive, Beat::Alive));
+        assert_eq!((beat(1, 1000), beat(0, 1299)), (Beat::Alive, Beat::Alive));
+        assert_eq!(beat(0, 1000 + IDLE.as_secs()), Beat::Idle);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_answers_no_ping_is_dead_and_one_that_does_is_not() {
+        let (here, there) = tokio::io::duplex(1 << 16);
+        let (_sender, mut connection) = h2::client::handshake(here).await.unwrap();
+        let mut pulse = Pulse::new(connection.ping_pong());
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let driver = tokio::spawn(connection);
+
+        assert_eq!(pulse.beat(1, at(10)), Beat::Alive);
+        assert_eq!(pulse.beat(1, at(29)), Beat::Alive);
+        assert_eq!(pulse.beat(1, at(30)), Beat::Dead);
+
+        let server = tokio::spawn(async move {
+            let mut server = h2::server::handshake(there).await.unwrap();
+            while server.accept().await.is_some() {}
+        });
+        let answered = crate::testing::eventually(async || {
+            pulse.hear();
+            pulse.asked.is_none().then_some(())
+        });
+        answered.await.expect("an answer");
+        assert_eq!(pulse.beat(1, at(40)), Beat::Alive);
+        driver.abort();
+        server.abort();
+    }
+}

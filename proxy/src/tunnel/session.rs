@@ -14,7 +14,7 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Reason, RecvStream,
+    RecvStream,
     server::{Builder, Connection, SendResponse},
 };
 use http::Request;
@@ -25,6 +25,7 @@ use super::{
     entrance::Caller,
     listener::Inbound,
     pulse::{Beat, Pulse},
+    stream::BROKEN,
 };
 use crate::{live::Cut, tls::TlsStream};
 
@@ -144,7 +145,18 @@ impl Session {
 
     /// Says that it is over at once, as far as the caller still listens.
     async fn break_off(&mut self) {
-        self.connection.abrupt_shutdown(Reason::NO_ERROR);
+        let Self { connection, streams, .. } = self;
+        let resets = async {
+            while !streams.is_empty() {
+                tokio::select! {
+                    _ = streams.join_next() => {}
+                    _ = poll_fn(|cx| connection.poll_closed(cx)) => return,
+                }
+            }
+        };
+        // Streams that were cut along with it break one by one: a GOAWAY alone looks like an end in order to some.
+        let _ = timeout(LAST_WORD, resets).await;
+        self.connection.abrupt_shutdown(BROKEN);
         // Whoever does not take the word has the end of the connection.
         let _ = timeout(LAST_WORD, poll_fn(|cx| self.connection.poll_closed(cx))).await;
     }
@@ -167,6 +179,7 @@ async fn farewell(inbound: &Inbound, caller: &Caller) -> &'static str {
     let shared = &inbound.shared;
     tokio::select! {
         () = shared.drain.cancelled() => "draining",
+        () = inbound.stop.stopped() => "replaced",
         () = caller.live().wait_retired() => "peer_expired",
         () = renewed(inbound, caller.generation) => "rotated",
     }

@@ -13,7 +13,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
 };
 
-use super::{POLICY, Stage, TCP_POLICY, Web, echo};
+use super::{POLICY, Stage, TCP_POLICY, TUNNEL, Web, echo};
 use crate::testing::{
     Backend, HELLO, SHOP, STRANGER, Sidecar, Site, WEB, eventually, read_all, read_response,
 };
@@ -86,6 +86,14 @@ impl Caller {
     async fn app(&self) -> TcpStream {
         TcpStream::connect(self.sidecar.outbound()).await.unwrap()
     }
+
+    /// Calls, and says how the call failed. It may before its connection is ours.
+    async fn refused(&self) -> std::io::ErrorKind {
+        match TcpStream::connect(self.sidecar.outbound()).await {
+            Ok(mut app) => read_all(&mut app).await.unwrap_err().kind(),
+            Err(error) => error.kind(),
+        }
+    }
 }
 
 /// A port that is taken and nobody listens on.
@@ -146,6 +154,41 @@ async fn requests_cross_a_tunnel_and_are_decided_at_its_end() {
 }
 
 #[tokio::test]
+async fn http2_crosses_a_tunnel() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let application = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let (socket, _) = listener.accept().await.unwrap();
+        let mut connection = h2::server::handshake(socket).await.unwrap();
+        while let Some(Ok((_, mut respond))) = connection.accept().await {
+            respond.send_response(http::Response::new(()), true).unwrap();
+        }
+    });
+    let authority = crate::testing::Authority::new("prod");
+    let site = Site::new(&authority, WEB, POLICY);
+    let inbound = format!(
+        "inbound:\n  - {{name: api, listen: 127.0.0.1:0, protocol: http, application: {application}}}\n"
+    );
+    let web = Sidecar::ready(&format!("{}{TUNNEL}{inbound}", site.base())).await;
+    let (endpoint, port) = (web.inbound(), web.ready.tunnel.unwrap().port());
+    let to = Listener { protocol: "http", endpoint, how: "true", port, expect: WEB };
+    let shop = Caller::new(&authority, SHOP, to).await;
+
+    let (mut sender, connection) = h2::client::handshake(shop.app().await).await.unwrap();
+    tokio::spawn(connection);
+    let mut statuses = Vec::new();
+    for path in ["v1", "admin", "v1"] {
+        std::future::poll_fn(|cx| sender.poll_ready(cx)).await.unwrap();
+        let request = http::Request::builder().uri(format!("http://web/{path}")).body(()).unwrap();
+        let (response, _) = sender.send_request(request, true).unwrap();
+        statuses.push(response.await.unwrap().status().as_u16());
+    }
+
+    assert_eq!(statuses, [200, 403, 200]);
+    site.denial("explicit_deny").await;
+}
+
+#[tokio::test]
 async fn ten_megabytes_cross_a_tunnel_both_ways_as_they_were_sent() {
     let web = Web::with(TCP_POLICY, &[echo().await], "").await;
     let shop = Caller::shop(&web, 0, web.tunnels()).await;
@@ -199,9 +242,7 @@ async fn a_denial_at_the_end_of_a_tunnel_is_a_reset_here_and_on_record_at_both_e
     let to = Listener { protocol: "tcp", endpoint, how: "true", port, expect: WEB };
     let stranger = Caller::new(&web.authority, STRANGER, to).await;
 
-    let error = read_all(&mut stranger.app().await).await.unwrap_err();
-
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(stranger.refused().await, std::io::ErrorKind::ConnectionReset);
     let told = stranger.site.denial("not_permitted").await;
     assert_eq!(told["unmapped"]["vouchsafe"]["code"], "refused_by_peer", "{told:#}");
     web.site.denial("no_allow_matched").await;
@@ -218,9 +259,7 @@ async fn a_tunnel_to_somebody_else_carries_nothing() {
     let to = Listener { protocol: "tcp", endpoint, how: "true", port, expect };
     let shop = Caller::new(&web.authority, SHOP, to).await;
 
-    let error = read_all(&mut shop.app().await).await.unwrap_err();
-
-    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(shop.refused().await, std::io::ErrorKind::ConnectionReset);
     shop.site.denial("handshake_failed").await;
 }
 
@@ -245,8 +284,7 @@ async fn where_tunnels_are_asked_for_nothing_goes_without() {
     for port in [nobody.local_addr().unwrap().port(), web.listener(1).port()] {
         let to = Listener { protocol: "tcp", endpoint: web.listener(0), how: "true", port, expect: WEB };
         let shop = Caller::new(&web.authority, SHOP, to).await;
-        let error = read_all(&mut shop.app().await).await.unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        assert_eq!(shop.refused().await, std::io::ErrorKind::ConnectionReset);
     }
     let opened = web.site.records().iter().filter(|record| record["activity_id"] == 1).count();
     assert_eq!(opened, 0);
@@ -329,14 +367,10 @@ async fn many_that_come_at_once_hear_of_one_failure() {
          endpoints: [\"{endpoint}\"], expect: [{WEB}], tunnel: true, tunnel_port: {port}}}\n",
         site.base()
     );
-    let shop = Sidecar::ready(&text).await;
+    let shop = Caller { sidecar: Sidecar::ready(&text).await, site };
 
-    let calls = (0..100).map(|_| async {
-        let mut app = TcpStream::connect(shop.outbound()).await.unwrap();
-        // One after the other these would take most of a minute.
-        read_all(&mut app).await.unwrap_err()
-    });
-    let errors = futures_util::future::join_all(calls).await;
+    // One after the other these would take most of a minute.
+    let errors = futures_util::future::join_all((0..100).map(|_| shop.refused())).await;
 
-    assert!(errors.iter().all(|error| error.kind() == std::io::ErrorKind::ConnectionReset));
+    assert!(errors.iter().all(|kind| *kind == std::io::ErrorKind::ConnectionReset));
 }
