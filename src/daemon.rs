@@ -1,7 +1,7 @@
 //! What carries a daemon: its process limits, its runtime, its signals and its service manager.
 //!
 //! A daemon is told to stop through one token. SIGTERM, SIGINT and, where asked for, the end of
-//! standard input cancel it; a second signal ends the process at once.
+//! standard input cancel it; a second signal ends its waiting where it waits in stages, else the process.
 
 use std::future::Future;
 use std::io::Read as _;
@@ -41,6 +41,15 @@ pub(crate) struct Carrier {
     pub(crate) supervised: Supervised,
 }
 
+/// How a daemon that waits for others at its end is told to stop.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stages {
+    /// Ends it in order.
+    pub(crate) stop: CancellationToken,
+    /// Ends the waiting.
+    pub(crate) hurry: CancellationToken,
+}
+
 impl Carrier {
     /// Runs `serve` until it returns.
     pub(crate) fn carry<F, S>(self, serve: F) -> Result<Exit, Failure>
@@ -48,16 +57,32 @@ impl Carrier {
         F: FnOnce(CancellationToken) -> S,
         S: Future<Output = Result<(), Failure>>,
     {
+        // Nobody listens: the second signal ends the process.
+        let stages = Stages::default();
+        stages.hurry.cancel();
+        self.run(stages.clone(), serve(stages.stop))
+    }
+
+    /// Runs `serve` until it returns; a second signal ends only its waiting.
+    pub(crate) fn carry_in_stages<F, S>(self, serve: F) -> Result<Exit, Failure>
+    where
+        F: FnOnce(Stages) -> S,
+        S: Future<Output = Result<(), Failure>>,
+    {
+        let stages = Stages::default();
+        self.run(stages.clone(), serve(stages))
+    }
+
+    fn run(self, stages: Stages, serve: impl Future<Output = Result<(), Failure>>) -> Result<Exit, Failure> {
         confine(self.memory).context("cannot set the limits of this process")?;
         let runtime = runtime(self.workers).context("cannot start the runtime")?;
         let outcome = runtime.block_on(async {
-            let shutdown = CancellationToken::new();
             let mut tasks = JoinSet::new();
-            tasks.spawn(obey(shutdown.clone())?);
+            tasks.spawn(obey(stages.clone())?);
             if self.supervised.exit_with_stdin {
-                follow_stdin(shutdown.clone()).context("cannot watch standard input")?;
+                follow_stdin(stages.stop).context("cannot watch standard input")?;
             }
-            serve(shutdown).await
+            serve.await
         });
         // Work on blocking threads cannot be cancelled; it is not waited for either.
         runtime.shutdown_background();
@@ -68,6 +93,11 @@ impl Carrier {
 /// Tells the service manager that the daemon is ready.
 pub(crate) fn ready(status: &str) {
     notify(&[NotifyState::Ready, NotifyState::Status(status)]);
+}
+
+/// Tells the service manager that another process is the daemon from here on.
+pub(crate) fn succeeded_by(pid: u32) {
+    notify(&[NotifyState::MainPid(pid), NotifyState::Status("another process has taken over")]);
 }
 
 /// The number of workers for a daemon that is busy with many peers at a time.
@@ -107,7 +137,7 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
 }
 
 /// Registers the signals at once and returns the task that waits for them.
-fn obey(shutdown: CancellationToken) -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+fn obey(stages: Stages) -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
@@ -116,17 +146,19 @@ fn obey(shutdown: CancellationToken) -> Result<impl Future<Output = ()> + Send +
             let name = next(&mut terminate, &mut interrupt, &mut hangup).await;
             match name {
                 // It must not end the daemon; what is reloaded at once hears it itself.
-                "SIGHUP" => info!(
-                    "reload asked for: policies and entry files are looked at again, other settings wait for a restart"
-                ),
-                _ if shutdown.is_cancelled() => {
-                    warn!(signal = name, "second signal, leaving without draining");
+                "SIGHUP" => info!("SIGHUP: files that are watched are looked at again"),
+                _ if stages.stop.is_cancelled() && !stages.hurry.is_cancelled() => {
+                    warn!(signal = name, "second signal, connections are cut");
+                    stages.hurry.cancel();
+                }
+                _ if stages.stop.is_cancelled() => {
+                    warn!(signal = name, "a further signal, leaving at once");
                     std::process::exit(i32::from(Exit::Failed.code()));
                 }
                 _ => {
                     info!(signal = name, "told to stop");
                     notify(&[NotifyState::Stopping]);
-                    shutdown.cancel();
+                    stages.stop.cancel();
                 }
             }
         }

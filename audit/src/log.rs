@@ -39,6 +39,10 @@ impl Log {
         Self { shared }
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Puts an event on the record.
     ///
     /// Never blocks on I/O and never fails: an event that finds no room is counted in an aggregate record.

@@ -9,24 +9,26 @@ use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody as BoxBody};
+use hyper::{body::{Frame, Incoming}, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use policy::CanonicalHost;
 use serde_json::json;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Semaphore, broadcast::error::RecvError, mpsc, oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    lifecycle::{self, AskConfig},
     policies::{self, Ask},
-    reload::{self, Asked, Files},
+    reload::{Asked, Files},
     shared::Shared,
     state::Part,
+    telemetry::looking,
 };
 
 /// Where the admin interface accepts.
@@ -41,7 +43,11 @@ pub(crate) enum Socket {
 pub(crate) struct Admin {
     pub(crate) shared: Arc<Shared>,
     /// The effective configuration. It holds no secret: keys are named by path.
-    pub(crate) config: serde_json::Value,
+    pub(crate) config: watch::Receiver<serde_json::Value>,
+    /// Where operators' requests about the configuration go.
+    pub(crate) changes: mpsc::Sender<AskConfig>,
+    /// Ends the proxy in order.
+    pub(crate) stop: CancellationToken,
     /// Where operators' requests about policies go.
     pub(crate) asks: mpsc::Sender<Ask>,
 }
@@ -109,7 +115,7 @@ fn caller(stream: &tokio::net::UnixStream) -> Caller {
 async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, admin: Arc<Admin>, caller: Caller) {
     let service = service_fn(|request: Request<Incoming>| {
         let admin = Arc::clone(&admin);
-        async move { Ok::<_, Infallible>(admin.answer(request, caller).await) }
+        async move { Ok::<_, Infallible>(admin.answer_any(request, caller).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -119,13 +125,64 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin, admin: Arc<Admin>, 
         .serve_connection(TokioIo::new(stream), service);
     let limit = match caller {
         Caller::Anybody | Caller::Reader => ANSWER_TIMEOUT,
-        Caller::Operator => reload::WAIT,
+        // Longer than any request about policies takes, for who looks at requests as they come.
+        Caller::Operator => LOOKING,
     };
     // A client that goes away or takes its time is its own affair.
     let _ = tokio::time::timeout(limit, connection).await;
 }
 
 impl Admin {
+    /// Answers with what is there, or with what comes.
+    async fn answer_any(
+        &self,
+        request: Request<Incoming>,
+        caller: Caller,
+    ) -> Response<BoxBody<Bytes, Infallible>> {
+        let looks = matches!(request.uri().path(), looking::TOP | looking::TAP);
+        if looks && caller == Caller::Operator && request.method() == Method::GET {
+            return match request.uri().path() {
+                looking::TAP => self.tap(),
+                _ => self.top().map(BoxBody::new),
+            };
+        }
+        if looks && caller != Caller::Operator {
+            return text(StatusCode::FORBIDDEN, FOR_OPERATORS).map(BoxBody::new);
+        }
+        self.answer(request, caller).await.map(BoxBody::new)
+    }
+
+    /// Who called since the last look, and what is open.
+    fn top(&self) -> Response<Full<Bytes>> {
+        let (since, seen) = self.shared.telemetry.view().table();
+        let body = json!({
+            "schema": "vouchsafe/top/v1",
+            "seconds": since.map(|since| since.as_secs_f64()),
+            "connections": self.shared.registry.len(),
+            "open": self.shared.registry.open(),
+            "requests": seen,
+        });
+        json_of(StatusCode::OK, &body)
+    }
+
+    /// Each request as it ends, a line of JSON each.
+    fn tap(&self) -> Response<BoxBody<Bytes, Infallible>> {
+        let Some(tap) = self.shared.telemetry.view().tap() else {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "as many look at requests as may\n").map(BoxBody::new);
+        };
+        let lines = futures_util::stream::unfold(tap, |mut tap| async move {
+            let line = match tap.lines.recv().await {
+                Ok(line) => serde_json::to_value(&*line).unwrap_or_default(),
+                Err(RecvError::Lagged(missed)) => json!({"missed": missed}),
+                Err(RecvError::Closed) => return None,
+            };
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from(format!("{line}\n")))), tap))
+        });
+        let mut response = Response::new(BoxBody::new(StreamBody::new(lines)));
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/jsonl"));
+        response
+    }
+
     async fn answer(&self, request: Request<Incoming>, caller: Caller) -> Response<Full<Bytes>> {
         if caller == Caller::Anybody && !is_loopback(&request) {
             return text(StatusCode::FORBIDDEN, "the Host is not an address of loopback\n");
@@ -138,6 +195,13 @@ impl Admin {
                 (Caller::Operator, _) => only("POST"),
             };
         }
+        if let lifecycle::PREVIEW | lifecycle::RELOAD | lifecycle::QUIT = path {
+            return match (caller, request.method()) {
+                (Caller::Anybody | Caller::Reader, _) => text(StatusCode::FORBIDDEN, FOR_OPERATORS),
+                (Caller::Operator, &Method::POST) => self.lifecycle(path).await,
+                (Caller::Operator, _) => only("POST"),
+            };
+        }
         if request.method() != Method::GET {
             return only("GET");
         }
@@ -145,7 +209,10 @@ impl Admin {
             "/livez" => text(StatusCode::OK, "live\n"),
             "/readyz" => self.ready(),
             "/metrics" => self.metrics(),
-            "/config" => json_of(StatusCode::OK, &self.config),
+            "/config" => {
+                let config = self.config.borrow().clone();
+                json_of(StatusCode::OK, &config)
+            }
             _ => text(StatusCode::NOT_FOUND, "/livez /readyz /metrics /config\n"),
         }
     }
@@ -184,6 +251,27 @@ impl Admin {
         }
     }
 
+    /// Has the configuration read again, or the proxy end.
+    async fn lifecycle(&self, path: &str) -> Response<Full<Bytes>> {
+        if path == lifecycle::QUIT {
+            tracing::info!("an operator asks for the end");
+            self.stop.cancel();
+            return text(StatusCode::OK, "stopping\n");
+        }
+        let (reply, told) = oneshot::channel();
+        if self.changes.try_send(AskConfig { dry_run: path == lifecycle::PREVIEW, reply }).is_err() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "others are asking, or the sidecar is stopping\n");
+        }
+        match told.await.map(|outcome| serde_json::to_value(&outcome)) {
+            Ok(Ok(body)) => json_of(StatusCode::OK, &body),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "cannot write an answer about the configuration");
+                text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write the answer\n")
+            }
+            Err(_) => text(StatusCode::SERVICE_UNAVAILABLE, "the sidecar is stopping\n"),
+        }
+    }
+
     fn ready(&self) -> Response<Full<Bytes>> {
         let state = &self.shared.state;
         let (reasons, warnings): (Vec<_>, Vec<_>) =
@@ -200,6 +288,8 @@ impl Admin {
             "warnings": list(warnings),
             "identity": now.identity.as_ref().map(|identity| identity.id().as_str().to_owned()),
             "policy_generation": &*now.generation,
+            "config_generation": self.config.borrow()["generation"],
+            "pid": std::process::id(),
             "audit_healthy": self.shared.log.healthy(),
         });
         let status = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -209,7 +299,7 @@ impl Admin {
     fn metrics(&self) -> Response<Full<Bytes>> {
         let metrics = &self.shared.metrics;
         metrics.ready.set(i64::from(self.shared.state.is_ready()));
-        match metrics.encode(&self.shared.log) {
+        match metrics.encode(&self.shared.log, &self.shared.telemetry) {
             Ok(encoded) => with_type(StatusCode::OK, encoded, OPEN_METRICS),
             Err(error) => {
                 tracing::error!(%error, "cannot encode the metrics");
@@ -262,5 +352,7 @@ const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset
 const MAX_CONNECTIONS: usize = 64;
 const MAX_HEADERS: usize = 64;
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
+/// An operator who looks for longer asks again.
+const LOOKING: Duration = Duration::from_secs(60 * 60);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_millis(100);

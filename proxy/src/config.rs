@@ -2,18 +2,26 @@
 
 pub(crate) mod istio;
 mod jwt;
+mod lifecycle;
 mod reading;
+mod services;
+mod telemetry;
 mod transparent;
+mod tunnel;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::{Duration, SystemTime}};
 
 use identity::{SpiffeId, TrustDomain};
 use policy::strict::{Problems, Source as Text};
 
 pub use jwt::Jwt;
+pub use lifecycle::{HANDOVER_DRAIN, Handover, Lifecycle};
+pub(crate) use services::ON_UNAVAILABLE;
+pub use services::{Calls, Dns, Services, ServicesFrom};
 pub use transparent::{Called, CalledPort, Calling, Capture, INBOUND_PORT, OUTBOUND_PORT, Probe, Transparent, Unknown};
+pub use tunnel::{Tunnel, Tunnelling};
 
 /// Everything `run` needs to know.
 #[derive(Debug, Clone)]
@@ -32,8 +40,12 @@ pub struct Config {
     pub inbound: Vec<Inbound>,
     /// Listeners for calls of our workload.
     pub outbound: Vec<Outbound>,
+    /// Where calls may go.
+    pub services: Services,
     /// Interception of the workload's traffic.
     pub transparent: Option<Transparent>,
+    /// Where callers' tunnels arrive; without it none are taken.
+    pub tunnel: Option<Tunnel>,
     /// Health probes and metric scrapes that are let in without a proven identity.
     pub probes: Vec<Probe>,
     /// Where the admin interface listens.
@@ -42,6 +54,10 @@ pub struct Config {
     pub audit: Audit,
     /// How long live connections may take to finish after a stop was asked for.
     pub drain: Duration,
+    /// How the proxy comes and goes.
+    pub lifecycle: Lifecycle,
+    /// What an operator sees of requests.
+    pub telemetry: crate::telemetry::Config,
     /// What bounds everything that a peer can make grow.
     pub limits: Limits,
     /// Threads of the data path; with none it shares the thread of everything else.
@@ -99,6 +115,17 @@ pub enum PolicySource {
     },
 }
 
+impl Config {
+    /// Where the highest number of the CA's services is kept: without a word beside that of the policies.
+    pub(crate) fn services_state_dir(&self) -> Option<&std::path::Path> {
+        let beside = match &self.policies {
+            Some(PolicySource::Agent { state_dir, .. }) => state_dir.as_deref(),
+            Some(PolicySource::Directory(_)) | None => None,
+        };
+        self.services.state_dir.as_deref().or(beside)
+    }
+}
+
 impl PolicySource {
     /// Returns the directory of files on this host.
     pub fn directory(&self) -> Option<&std::path::Path> {
@@ -131,12 +158,14 @@ impl Default for Istio {
 }
 
 /// What is spoken behind the TLS.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Protocol {
     /// Bytes; decided once for the connection.
     Tcp,
-    /// HTTP/1.1; decided for each request.
+    /// HTTP/1.1 or HTTP/2, as the caller speaks; decided for each request.
     Http,
+    /// HTTP where the first bytes are HTTP, else bytes. A server that speaks first is declared `tcp`.
+    Auto,
 }
 
 impl Protocol {
@@ -145,6 +174,7 @@ impl Protocol {
         match self {
             Self::Tcp => "tcp",
             Self::Http => "http",
+            Self::Auto => "auto",
         }
     }
 }
@@ -160,6 +190,8 @@ pub struct Inbound {
     pub protocol: Protocol,
     /// Where the application listens, on loopback, in plaintext.
     pub application: SocketAddr,
+    /// Until when callers are let in that prove nothing; policy decides about them as nobody's.
+    pub danger_permissive_until: Option<SystemTime>,
 }
 
 /// One outbound listener.
@@ -169,12 +201,10 @@ pub struct Outbound {
     pub name: String,
     /// Where the application connects, on loopback, in plaintext.
     pub listen: SocketAddr,
-    /// What the application speaks.
-    pub protocol: Protocol,
-    /// Where the service is found.
-    pub endpoints: Vec<HostPort>,
-    /// Who the service may prove to be.
-    pub expect: Vec<SpiffeId>,
+    /// Where its calls go.
+    pub calls: Calls,
+    /// Whether it is reached through tunnels.
+    pub tunnel: Tunnelling,
 }
 
 /// A host name or address with a port.
@@ -285,6 +315,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// For a whole request head, from its first byte.
     pub header_timeout: Duration,
+    /// For the first byte on a port that detects what is spoken.
+    pub detect_timeout: Duration,
     /// For a connection to the application or an endpoint.
     pub connect_timeout: Duration,
     /// For the next request on a kept-alive connection.
@@ -295,6 +327,10 @@ pub struct Limits {
     pub tcp_idle_timeout: Duration,
     /// Without a byte on a TCP connection of which one half has ended.
     pub half_close_timeout: Duration,
+    /// Whether opaque connections end with the SVID that their peer proved itself with.
+    pub cut_at_peer_expiry: bool,
+    /// The age at which every connection is to be made again.
+    pub max_connection_age: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -312,6 +348,9 @@ impl Default for Limits {
             stall_timeout: STALL_TIMEOUT,
             tcp_idle_timeout: TCP_IDLE_TIMEOUT,
             half_close_timeout: HALF_CLOSE_TIMEOUT,
+            detect_timeout: DETECT_TIMEOUT,
+            cut_at_peer_expiry: false,
+            max_connection_age: None,
         }
     }
 }
@@ -325,6 +364,14 @@ impl Limits {
             relay_idle: self.tcp_idle_timeout,
             half_closed: self.half_close_timeout,
         }
+    }
+
+    pub(crate) fn ages(&self) -> crate::live::Ages {
+        crate::live::Ages { cut_at_expiry: self.cut_at_peer_expiry, oldest: self.max_connection_age }
+    }
+
+    pub(crate) fn streams(&self) -> crate::http2::Bounds {
+        crate::http2::Bounds { heads: self.head(), stall: self.stall_timeout }
     }
 
     pub(crate) fn head(&self) -> crate::http1::HeadLimits {
@@ -354,6 +401,8 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const TCP_IDLE_TIMEOUT: Duration = Duration::from_secs(24 * 60 * 60);
 /// A half that never ends after the other one did.
 pub const HALF_CLOSE_TIMEOUT: Duration = Duration::from_secs(300);
+/// For a client to speak first: after this the server is waited for.
+pub const DETECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// One thread carries one workload.
 pub const WORKERS: usize = 1;
 /// Live connections after a stop was asked for.

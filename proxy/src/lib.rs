@@ -7,15 +7,20 @@
 
 mod activity;
 mod admin;
+pub mod balance;
 mod clock;
 pub mod config;
 mod control;
+mod detect;
 mod distribution;
+mod handover;
 mod handshakes;
 mod http1;
+mod http2;
 mod inbound;
 pub mod intercept;
 mod jwt;
+pub mod lifecycle;
 mod listener;
 mod live;
 mod metrics;
@@ -25,16 +30,19 @@ mod record;
 mod relay;
 pub mod reload;
 mod run;
+mod services;
 mod shared;
 mod source;
 mod state;
 mod stream;
+pub mod telemetry;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
 mod tests;
 mod transparent;
 mod tls;
+mod tunnel;
 mod unreachable;
 mod watching;
 mod workers;
@@ -44,6 +52,9 @@ pub use config::{Config, PolicySource};
 #[cfg(fuzzing)]
 pub use http1::fuzzing;
 pub use policies::LoadError;
-pub use run::{CheckError, Ready, RunError, check, run};
+pub use handover::HandoverError;
+pub use run::{Again, CheckError, Outside, Ready, RunError, TakeOver, check, run, run_with};
 pub use source::SourceError;
+#[cfg(fuzzing)]
+pub use tunnel::fuzzing as tunnel_fuzzing;
 pub use workers::MAX_WORKERS;

@@ -1,7 +1,19 @@
 //! Accepts connections: bounded in number, never spinning, never dying of a full descriptor table.
 
-use std::{future::Future, io, net::SocketAddr, sync::Arc, time::Duration};
+mod full;
 
+use std::{
+    future::Future,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rustix::net::SocketFlags;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -10,6 +22,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::full::Full;
 use crate::{config::Limits, metrics::Metrics};
 
 /// The places for the connections of one listener, some of those of all. Clones share them.
@@ -60,6 +73,31 @@ pub(crate) trait Accept: Send + Sync + 'static {
     fn turn_away(&self, socket: TcpStream, from: SocketAddr, limit: &'static str);
 }
 
+/// Ends the work of a listener; its connections go on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop {
+    now: CancellationToken,
+    hands_on: Arc<AtomicBool>,
+}
+
+impl Stop {
+    /// Nobody accepts from the socket after this: who waits there is taken along.
+    pub(crate) fn close(&self) {
+        self.now.cancel();
+    }
+
+    /// Waits for the end of the listener's work.
+    pub(crate) async fn stopped(&self) {
+        self.now.cancelled().await;
+    }
+
+    /// Somebody else accepts from the socket, and has who waits there.
+    pub(crate) fn hand_on(&self) {
+        self.hands_on.store(true, Ordering::Release);
+        self.now.cancel();
+    }
+}
+
 /// Opens a listener.
 pub(crate) async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
@@ -71,53 +109,87 @@ pub(crate) async fn serve<A: Accept>(
     accept: Arc<A>,
     places: Places,
     metrics: Arc<Metrics>,
-    stop: CancellationToken,
+    stop: Stop,
 ) {
     let mut connections = JoinSet::new();
-    let mut wait = FIRST_WAIT;
+    let mut full = Full::new();
+    // Accepted connections inherit it: nothing is left to do for each.
+    notice_the_dead(SockRef::from(&listener));
     loop {
         let accepted = tokio::select! {
             biased;
-            () = stop.cancelled() => break,
+            () = stop.now.cancelled() => break,
             _ = connections.join_next(), if !connections.is_empty() => continue,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((socket, from)) => {
-                wait = FIRST_WAIT;
-                prepare(&socket);
-                match places.take() {
-                    Ok(place) => {
-                        connections.spawn(Arc::clone(&accept).serve(socket, from, place));
-                    }
-                    Err(limit) => accept.turn_away(socket, from, limit),
-                }
+            Ok(accepted) => {
+                full.is_over();
+                take(&accept, &places, &mut connections, accepted);
             }
             // The client gave up before we came to it: nothing is wrong with the listener.
             Err(error) if is_of_client(&error) => metrics.accept_failed(),
             Err(error) => {
                 metrics.accept_failed();
-                if wait == FIRST_WAIT {
-                    tracing::error!(%error, "cannot accept connections, trying again");
+                full.failed(&error);
+                if !full.turn_away(&listener, &error) {
+                    full.pause().await;
                 }
-                tokio::time::sleep(wait).await;
-                wait = (wait * 2).min(LONGEST_WAIT);
             }
         }
     }
-    drop(listener);
+    if !stop.hands_on.load(Ordering::Acquire) {
+        // Closing a socket resets whoever waits at it.
+        for waiting in waiting(&listener).take(BACKLOG) {
+            take(&accept, &places, &mut connections, waiting);
+        }
+    }
+    drop((listener, full));
     while connections.join_next().await.is_some() {}
 }
 
+fn take<A: Accept>(
+    accept: &Arc<A>,
+    places: &Places,
+    connections: &mut JoinSet<()>,
+    (socket, from): (TcpStream, SocketAddr),
+) {
+    match places.take() {
+        Ok(place) => {
+            connections.spawn(Arc::clone(accept).serve(socket, from, place));
+        }
+        Err(limit) => accept.turn_away(socket, from, limit),
+    }
+}
+
+/// Whoever waits to be accepted at this moment.
+fn waiting(listener: &TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    std::iter::from_fn(move || {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = std::net::TcpStream::from(rustix::net::accept_with(listener, flags).ok()?);
+        let from = socket.peer_addr().ok()?;
+        Some((TcpStream::from_std(socket).ok()?, from))
+    })
+}
+
 /// Sends small messages at once and notices peers that are gone.
-pub(crate) fn prepare(socket: &TcpStream) {
+pub(crate) fn prepare(socket: &TcpStream, to: SocketAddr) {
+    // It only improves a connection that works without it.
+    let _ = socket.set_nodelay(true);
+    // On this host nobody goes without a word.
+    if !to.ip().to_canonical().is_loopback() {
+        notice_the_dead(SockRef::from(socket));
+    }
+}
+
+fn notice_the_dead(socket: SockRef<'_>) {
     let keepalive = TcpKeepalive::new()
         .with_time(KEEPALIVE_IDLE)
         .with_interval(KEEPALIVE_INTERVAL)
         .with_retries(KEEPALIVE_RETRIES);
     // Both only improve a connection that works without them.
-    let _ = socket.set_nodelay(true);
-    let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
 }
 
 /// Why nobody answers.
@@ -145,9 +217,8 @@ fn is_of_client(error: &io::Error) -> bool {
     )
 }
 
-/// After a failure to accept, such as too many open files.
-const FIRST_WAIT: Duration = Duration::from_millis(5);
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
+/// As many as may wait in the queue of a socket.
+const BACKLOG: usize = 4_096;
 /// Together, a dead peer is noticed after half an hour.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(180);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(180);

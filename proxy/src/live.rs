@@ -60,7 +60,8 @@ impl Key {
 }
 
 /// Who decides about a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Role {
     /// A peer called our workload; policy decides on the connection.
     InboundTcp,
@@ -208,6 +209,15 @@ struct Inner {
     proofs: HashMap<String, std::sync::Weak<Proof>>,
 }
 
+/// The open connections of one peer.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub(crate) struct Open {
+    role: Role,
+    peer: Option<SpiffeId>,
+    port: u16,
+    connections: usize,
+}
+
 /// Keeps a connection in the registry while it lives.
 #[derive(Debug)]
 pub(crate) struct Registered {
@@ -282,6 +292,21 @@ impl Registry {
     /// Returns the number of live connections.
     pub(crate) fn len(&self) -> usize {
         lock(&self.inner).groups.values().map(HashMap::len).sum()
+    }
+
+    /// Returns how many connections each peer has open, those with the most first, within a bound.
+    pub(crate) fn open(&self) -> Vec<Open> {
+        let mut open: HashMap<(Role, Option<SpiffeId>, u16), usize> = HashMap::new();
+        for (key, group) in &lock(&self.inner).groups {
+            *open.entry((key.role, key.peer.clone(), key.port)).or_default() += group.len();
+        }
+        let told = |((role, peer, port), connections)| Open { role, peer, port, connections };
+        let mut open: Vec<Open> = open.into_iter().map(told).collect();
+        open.sort_by(|one, other| {
+            other.connections.cmp(&one.connections).then_with(|| one.peer.cmp(&other.peer))
+        });
+        open.truncate(MAX_OPEN);
+        open
     }
 
     /// Returns the number of live connections that policies decide about.
@@ -404,5 +429,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Peers shown of those that have connections open.
+const MAX_OPEN: usize = 1000;
 /// Distinct certificates remembered before the forgotten ones are swept out.
 const SWEEP_PROOFS: usize = 1024;

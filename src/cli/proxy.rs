@@ -1,6 +1,8 @@
 //! Arguments of `vouchsafe proxy`.
 
 pub(crate) mod intercept;
+pub(crate) mod lifecycle;
+pub(crate) mod looking;
 
 use std::path::PathBuf;
 
@@ -25,9 +27,24 @@ pub(crate) enum ProxyCommand {
     /// Read the configuration and the policies, say what is wrong with them, and stop
     #[command(after_help = "Example:\n  vouchsafe proxy check --config /etc/vouchsafe/proxy/api.yaml")]
     Check(ProxyCheck),
-    /// Have a running sidecar reload its policies at once, or say what a reload would cut
+    /// Have a running sidecar reload its configuration and policies, or say what a reload would do
     #[command(after_help = RELOAD_HELP)]
     Reload(ProxyReload),
+    /// Wait until a running sidecar is ready, then run a command
+    #[command(after_help = lifecycle::WAIT_HELP)]
+    Wait(lifecycle::ProxyWait),
+    /// Have a running sidecar finish its connections and end
+    #[command(after_help = lifecycle::QUIT_HELP)]
+    Quit(lifecycle::ProxyQuit),
+    /// Start a sidecar that takes over from the running one without losing a connection
+    #[command(after_help = lifecycle::UPGRADE_HELP)]
+    Upgrade(lifecycle::ProxyUpgrade),
+    /// Show who calls a running sidecar, how often, and what is refused
+    #[command(after_help = looking::TOP_HELP)]
+    Top(looking::ProxyTop),
+    /// Show the requests of a running sidecar as they end
+    #[command(after_help = looking::TAP_HELP)]
+    Tap(Box<looking::ProxyTap>),
     /// Have the kernel bring the workload's traffic to the sidecar
     Intercept(Box<intercept::ProxyIntercept>),
 }
@@ -36,8 +53,8 @@ const RELOAD_HELP: &str = "\
 The sidecar answers on the Unix socket that `admin: {socket: PATH}` names in its configuration, and only root and the
 user that it runs as.
 
-Exit codes: 0 reloaded, or nothing would be cut; 2 the policies are refused and nothing changes; 3 with --dry-run, live
-connections would be cut.
+Exit codes: 0 reloaded, or nothing would be cut; 2 the configuration or the policies are refused, and what is refused
+changes nothing; 3 with --dry-run, live connections would be cut.
 
 Examples:
   vouchsafe proxy reload --dry-run --policies ./new --config /etc/vouchsafe/proxy/api.yaml
@@ -64,6 +81,9 @@ pub(crate) struct ProxyRun {
     pub(crate) config: ProxyConfig,
     #[command(flatten)]
     pub(crate) threads: Threads,
+    /// Take the listening sockets over from the sidecar that runs, if there is one
+    #[arg(long, env = "VOUCHSAFE_PROXY_TAKE_OVER")]
+    pub(crate) take_over: bool,
     /// Let processes of the same user read this one's memory. An agent that is not root needs
     /// it to see the path of the executable; whoever runs as this user can then take its key
     #[arg(long, env = "VOUCHSAFE_PROXY_DANGER_DUMPABLE")]

@@ -1,14 +1,19 @@
 //! `vouchsafe proxy`: runs the sidecar and checks its configuration.
 
 mod intercept;
+mod looking;
+mod quit;
 mod reload;
+mod running;
+mod upgrade;
+mod wait;
 
-use proxy::{CheckError, Config, LoadError};
+use proxy::{Again, CheckError, Config, LoadError, Outside, TakeOver};
 use serde::Serialize;
 
 use super::config;
 use crate::cli::proxy::{ProxyCheck, ProxyCommand, ProxyConfig, ProxyRun};
-use crate::daemon::{self, Carrier, Memory};
+use crate::daemon::{self, Carrier, Memory, Stages};
 use crate::exit::{Exit, Failure, OrExit as _, describe};
 use crate::output::{self, Row};
 
@@ -18,22 +23,36 @@ pub(crate) fn run(command: ProxyCommand) -> Result<Exit, Failure> {
         ProxyCommand::Run(args) => serve(&args),
         ProxyCommand::Check(args) => check(&args),
         ProxyCommand::Reload(args) => reload::run(&args),
+        ProxyCommand::Wait(args) => wait::run(&args),
+        ProxyCommand::Top(args) => looking::top(&args),
+        ProxyCommand::Tap(args) => looking::tap(&args),
+        ProxyCommand::Quit(args) => quit::run(&args),
+        ProxyCommand::Upgrade(args) => upgrade::run(&args),
         ProxyCommand::Intercept(args) => intercept::run(&args.command),
     }
 }
 
 fn serve(args: &ProxyRun) -> Result<Exit, Failure> {
-    let mut config = over(config::load(&args.config.config, Config::parse)?, &args.config);
-    if let Some(threads) = args.threads.threads {
-        config.workers = usize::from(threads);
-    }
+    let (named, threads) = (args.config.clone(), args.threads.threads);
+    let read = move || {
+        let mut config = over(config::parse(&named.config, Config::parse)?, &named);
+        if let Some(threads) = threads {
+            config.workers = usize::from(threads);
+        }
+        Ok(config)
+    };
+    let config = read().or_exit(Exit::Unacceptable)?;
+    let take_over = if args.take_over { TakeOver::IfRunning } else { TakeOver::Never };
     let carrier = Carrier {
         // The data path brings threads of its own.
         workers: 0,
         memory: if args.danger_dumpable { Memory::DangerReadable } else { Memory::Private },
         supervised: args.supervised,
     };
-    carrier.carry(|shutdown| async move {
+    carrier.carry_in_stages(|Stages { stop, hurry }| async move {
+        let again = Some(Again::by(read));
+        let succeeded: Option<Box<dyn Fn(u32) + Send + Sync>> = Some(Box::new(daemon::succeeded_by));
+        let outside = Outside { stop, hurry, again, take_over, succeeded };
         let ready = |ready: proxy::Ready| {
             let listeners: Vec<String> = ready
                 .inbound
@@ -43,7 +62,7 @@ fn serve(args: &ProxyRun) -> Result<Exit, Failure> {
                 .collect();
             daemon::ready(&format!("listening: {}", listeners.join(", ")));
         };
-        proxy::run(config, shutdown, ready).await.or_exit(Exit::Failed)
+        proxy::run_with(config, outside, ready).await.or_exit(Exit::Failed)
     })
 }
 

@@ -74,14 +74,14 @@ impl Prepared {
     }
 }
 
-impl Writer {
-    /// Writes everything that was handed over before this call, and goes on at `to`. Blocks.
+impl Log {
+    /// Has the writer write everything that was handed over before this call, and go on at `to`. Blocks.
     ///
     /// # Errors
     /// When that cannot be written: the writer goes on where it was.
     pub fn turn(&self, to: Side) -> Result<(), TurnError> {
         let (reply, told) = sync_channel(1);
-        self.shared.turn(Turn { to, reply });
+        self.shared().turn(Turn { to, reply });
         told.recv_timeout(TURN_LIMIT).unwrap_or_else(|error| match error {
             RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected => Err(TurnError::Silent),
         })
@@ -176,7 +176,7 @@ mod tests {
         let (new_log, prepared) = prepare(config(&main));
         new_log.open(event());
 
-        old.turn(Side::Beside).unwrap();
+        old_log.turn(Side::Beside).unwrap();
         let new = prepared.start().unwrap();
         old_log.open(event());
         new_log.open(event());
@@ -210,8 +210,8 @@ mod tests {
         let main = dir.path().join("audit.jsonl");
         let (log, writer) = crate::start(config(&main)).unwrap();
 
-        writer.turn(Side::Beside).unwrap();
-        writer.turn(Side::Main).unwrap();
+        log.turn(Side::Beside).unwrap();
+        log.turn(Side::Main).unwrap();
         log.open(event());
         writer.close().unwrap();
 
@@ -227,10 +227,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let main = dir.path().join("audit.jsonl");
         let (log, old) = crate::start(config(&main)).unwrap();
-        old.turn(Side::Beside).unwrap();
+        log.turn(Side::Beside).unwrap();
         let (_, new) = crate::start(config(&main)).unwrap();
 
-        let refused = old.turn(Side::Main);
+        let refused = log.turn(Side::Main);
         log.open(event());
         old.close().unwrap();
         new.close().unwrap();
@@ -246,7 +246,7 @@ mod tests {
         let (log, writer) = crate::start(config(&main)).unwrap();
         fs::create_dir(files::beside_name(&main, 2)).unwrap();
 
-        let refused = writer.turn(Side::Beside);
+        let refused = log.turn(Side::Beside);
         log.open(event());
         writer.close().unwrap();
 

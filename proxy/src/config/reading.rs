@@ -1,19 +1,23 @@
 //! From the strict tree to [`Config`]: each key once, each problem at its place.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::{Duration, SystemTime}};
 
 use identity::TrustDomain;
-use policy::strict::{Fields, Node, Problems, Reader, Source as Text};
+use policy::{
+    Moment,
+    service::Service,
+    strict::{Fields, Node, Problems, Reader, Source as Text},
+};
 
 use super::{
-    Admin, Audit, AuditTarget, Config, DRAIN, HostPort, IdentitySource, Inbound, Limits, MAX_ENDPOINTS,
+    Admin, Audit, AuditTarget, Calls, Config, DRAIN, IdentitySource, Inbound, Limits, MAX_ENDPOINTS,
     MAX_EXPECTED, MAX_LISTENERS, Outbound, PemFiles, PolicySource, Protocol, WORKERS,
 };
 use crate::workers::MAX_WORKERS;
 
 pub(super) fn config(text: &Text) -> Result<Config, Problems> {
     let (mut read, root) = Reader::open(text);
-    let config = root.as_ref().and_then(|root| document(root, &mut read));
+    let config = root.as_ref().and_then(|root| document(root, &mut read, text));
     read.finish()?;
     // A document that could not be read has left a problem behind.
     config.ok_or_else(|| {
@@ -25,7 +29,7 @@ pub(super) fn config(text: &Text) -> Result<Config, Problems> {
     })
 }
 
-fn document(root: &Node, read: &mut Reader<'_>) -> Option<Config> {
+fn document(root: &Node, read: &mut Reader<'_>, text: &Text) -> Option<Config> {
     let mut map = read.map(root)?;
     let version = map.version("proxy/v1", read);
     let identity =
@@ -36,12 +40,20 @@ fn document(root: &Node, read: &mut Reader<'_>) -> Option<Config> {
     let jwt = map.optional("jwt").map(|node| super::jwt::read(node, read));
     let inbound = listeners(&mut map, "inbound", read, self::inbound);
     let outbound = listeners(&mut map, "outbound", read, self::outbound);
+    let services = super::services::read(&mut map, read);
     let transparent = map.optional("transparent").map(|node| super::transparent::read(node, read));
+    let tunnel = map.optional("tunnel").map(|node| super::tunnel::read(node, read));
     let probes = map.optional("probes").map(|node| super::transparent::probes(node, read));
     let admin = map.optional("admin").map(|node| self::admin(node, read));
+    let telemetry = map.optional("telemetry").map(|node| super::telemetry::read(node, read));
     let audit = map.optional("audit").map(|node| self::audit(node, read));
     let drain = map.optional("drain").map(|node| read.duration_within(node, Duration::ZERO..=MAX_TIME));
+    let lifecycle = super::lifecycle::read(&mut map, read, text);
     let limits = map.optional("limits").map(|node| self::limits(node, read));
+    let on_peer_expiry =
+        map.optional("on_peer_expiry").map(|node| read.one_of(node, &["drain", "cut"]).map(|word| word == "cut"));
+    let max_connection_age =
+        map.optional("max_connection_age").map(|node| read.duration_within(node, SHORTEST_AGE..=MAX_TIME));
     let workers = map.optional("workers").map(|node| read.integer(node, 0..=MAX_WORKERS as u64));
     let span = map.span();
     map.finish(read);
@@ -53,12 +65,20 @@ fn document(root: &Node, read: &mut Reader<'_>) -> Option<Config> {
         jwt: present(jwt)?.unwrap_or_default(),
         inbound: inbound?,
         outbound: outbound?,
+        services: services?,
         transparent: present(transparent)?,
+        tunnel: present(tunnel)?,
         probes: present(probes)?.unwrap_or_default(),
         admin: present(admin)?.unwrap_or_default(),
+        telemetry: present(telemetry)?.unwrap_or_default(),
         audit: present(audit)?.unwrap_or_else(default_audit),
         drain: present(drain)?.unwrap_or(DRAIN),
-        limits: present(limits)?.unwrap_or_default(),
+        lifecycle: lifecycle?,
+        limits: Limits {
+            cut_at_peer_expiry: present(on_peer_expiry)?.unwrap_or(false),
+            max_connection_age: present(max_connection_age)?,
+            ..present(limits)?.unwrap_or_default()
+        },
         workers: present(workers)?.and_then(|count| usize::try_from(count).ok()).unwrap_or(WORKERS),
     };
     if let Some(message) = conflict(&config) {
@@ -81,7 +101,7 @@ pub(super) fn present<T>(value: Option<Option<T>>) -> Option<Option<T>> {
 }
 
 fn conflict(config: &Config) -> Option<String> {
-    if let Some(problem) = super::transparent::conflict(config) {
+    if let Some(problem) = super::transparent::conflict(config).or_else(|| super::tunnel::conflict(config)) {
         return Some(problem);
     }
     if config.inbound.is_empty() && config.outbound.is_empty() && config.transparent.is_none() {
@@ -96,12 +116,18 @@ fn conflict(config: &Config) -> Option<String> {
         let message = "policies from the agent need an agent: \"source\" names PEM files";
         return Some(message.to_owned());
     }
+    if config.services.from == super::ServicesFrom::Agent && matches!(config.source, IdentitySource::Pem(_)) {
+        return Some("services from the agent need an agent: \"source\" names PEM files".to_owned());
+    }
     // The agent hands over what concerns the workload: that nothing selects it cannot be told from a part.
     if matches!(config.policies, Some(PolicySource::Agent { .. }))
         && config.istio.mesh.unselected == policy::Unselected::Allow
     {
         let message = "\"danger_allow_unselected\" needs policies that stand alone: a directory";
         return Some(message.to_owned());
+    }
+    if let Some(message) = super::services::conflict(&config.services, &config.outbound) {
+        return Some(message);
     }
     let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
     let inbound = config.inbound.iter().map(|listener| (&listener.name, listener.listen));
@@ -224,8 +250,23 @@ fn inbound(read: &mut Reader<'_>, node: &Node) -> Option<Inbound> {
             .filter(|address| address.port() != 0)
             .or_else(|| none(read, node, "the application needs a port"))
     });
+    let permissive = map.optional("danger_permissive").map(|node| permissive(node, read));
     map.finish(read);
-    Some(Inbound { name: name?, listen: listen?, protocol: protocol?, application: application? })
+    Some(Inbound {
+        name: name?,
+        listen: listen?,
+        protocol: protocol?,
+        application: application?,
+        danger_permissive_until: present(permissive)?,
+    })
+}
+
+/// Letting callers in that prove nothing is for a migration: it ends.
+pub(super) fn permissive(node: &Node, read: &mut Reader<'_>) -> Option<SystemTime> {
+    let mut map = read.map(node)?;
+    let until = map.required("until", read).and_then(|node| read.parsed::<Moment>(node, Moment::WANTED));
+    map.finish(read);
+    until.map(|Moment(until)| until)
 }
 
 fn outbound(read: &mut Reader<'_>, node: &Node) -> Option<Outbound> {
@@ -235,10 +276,24 @@ fn outbound(read: &mut Reader<'_>, node: &Node) -> Option<Outbound> {
         let address: SocketAddr = read.parsed(node, "an address like 127.0.0.1:9001")?;
         loopback(address, node, read)
     });
-    let protocol = protocol(&mut map, read);
+    let tunnel = super::tunnel::tunnelling(&mut map, read);
+    if let Some(node) = map.optional("service") {
+        let service = read.string(node).map(str::to_owned);
+        map.finish(read);
+        return Some(Outbound { name: name?, listen: listen?, calls: Calls::To(service?), tunnel: tunnel? });
+    }
+    let service = described(&mut map, name.as_deref(), read);
+    map.finish(read);
+    Some(Outbound { name: name?, listen: listen?, calls: Calls::Here(Box::new(service?)), tunnel: tunnel? })
+}
+
+/// A service that a listener describes itself: it is called by that listener alone.
+fn described(map: &mut Fields<'_>, name: Option<&str>, read: &mut Reader<'_>) -> Option<Service> {
+    let protocol = protocol(map, read);
     let endpoints = map.required("endpoints", read).and_then(|node| {
         read.each(node, MAX_ENDPOINTS, |read, item| {
-            read.parsed::<HostPort>(item, "an endpoint like web:8443")
+            let address = read.parsed::<policy::service::Address>(item, "an endpoint like web:8443")?;
+            Some(policy::service::Endpoint { address, weight: 1, locality: None, tunnel: false })
         })
     });
     let expect = map.required("expect", read).and_then(|node| {
@@ -246,13 +301,24 @@ fn outbound(read: &mut Reader<'_>, node: &Node) -> Option<Outbound> {
             read.parsed(item, "a SPIFFE ID like spiffe://prod.test/web")
         })
     });
-    map.finish(read);
-    Some(Outbound {
-        name: name?,
-        listen: listen?,
-        protocol: protocol?,
-        endpoints: endpoints?,
+    Some(Service {
+        name: name?.to_owned(),
+        hosts: Vec::new(),
+        ports: Vec::new(),
+        protocol: match protocol? {
+            Protocol::Tcp => policy::service::Protocol::Tcp,
+            Protocol::Http => policy::service::Protocol::Http,
+            Protocol::Auto => policy::service::Protocol::Auto,
+        },
         expect: expect?,
+        endpoints: endpoints?,
+        balance: Default::default(),
+        timeouts: Default::default(),
+        retries: Default::default(),
+        ejection: Default::default(),
+        breakers: Default::default(),
+        health: None,
+        visible_to: Vec::new(),
     })
 }
 
@@ -277,7 +343,11 @@ fn protocol(map: &mut Fields<'_>, read: &mut Reader<'_>) -> Option<Protocol> {
 }
 
 pub(super) fn protocol_word(node: &Node, read: &mut Reader<'_>) -> Option<Protocol> {
-    read.one_of(node, &["tcp", "http"]).map(|word| if word == "tcp" { Protocol::Tcp } else { Protocol::Http })
+    read.one_of(node, &["tcp", "http", "auto"]).map(|word| match word {
+        "tcp" => Protocol::Tcp,
+        "http" => Protocol::Http,
+        _ => Protocol::Auto,
+    })
 }
 
 fn loopback(address: SocketAddr, node: &Node, read: &mut Reader<'_>) -> Option<SocketAddr> {
@@ -369,6 +439,7 @@ fn limits(node: &Node, read: &mut Reader<'_>) -> Option<Limits> {
         ("stall_timeout", &mut limits.stall_timeout),
         ("tcp_idle_timeout", &mut limits.tcp_idle_timeout),
         ("half_close_timeout", &mut limits.half_close_timeout),
+        ("detect_timeout", &mut limits.detect_timeout),
     ];
     for (key, value) in times {
         if let Some(found) =
@@ -391,5 +462,7 @@ const MAX_NAME: usize = 63;
 const MAX_KEPT: u64 = 10_000;
 const MIN_HEADER_SIZE: usize = 1024;
 const MAX_HEADER_SIZE: usize = 256 * 1024;
+/// Connections that live for less would only be made again and again.
+const SHORTEST_AGE: Duration = Duration::from_secs(1);
 const MIN_TIME: Duration = Duration::from_millis(10);
 const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 60 * 60);

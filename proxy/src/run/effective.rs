@@ -4,7 +4,9 @@ use serde_json::{Value, json};
 
 use policy::{Compat, PathNormalization, Unselected};
 
-use crate::config::{AuditTarget, Config, IdentitySource, Istio, PolicySource};
+use crate::config::{
+    AuditTarget, Calls, Config, Dns, IdentitySource, Istio, Outbound, PolicySource, Services, ServicesFrom,
+};
 
 pub(super) fn describe(config: &Config) -> Value {
     json!({
@@ -19,20 +21,51 @@ pub(super) fn describe(config: &Config) -> Value {
             "protocol": listener.protocol.as_str(),
             "application": listener.application.to_string(),
         })).collect::<Vec<_>>(),
-        "outbound": config.outbound.iter().map(|listener| json!({
-            "name": listener.name,
-            "listen": listener.listen.to_string(),
-            "protocol": listener.protocol.as_str(),
-            "endpoints": listener.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "expect": listener.expect.iter().map(|id| id.as_str()).collect::<Vec<_>>(),
-        })).collect::<Vec<_>>(),
+        "outbound": config.outbound.iter().map(outbound).collect::<Vec<_>>(),
+        "services": services(&config.services),
         "admin": {
             "listen": config.admin.listen.map(|address| address.to_string()),
             "socket": config.admin.socket,
         },
         "audit": audit(config),
         "drain_ms": millis(config.drain),
+        "drain_delay_ms": millis(config.lifecycle.drain_delay),
+        "handover": config.lifecycle.handover.as_ref().map(|handover| json!({
+            "socket": handover.socket,
+            "drain_ms": millis(handover.drain),
+        })),
+        "generation": &*config.lifecycle.generation,
         "limits": limits(config),
+    })
+}
+
+fn outbound(listener: &Outbound) -> Value {
+    let (name, listen) = (&listener.name, listener.listen.to_string());
+    match &listener.calls {
+        Calls::To(service) => json!({"name": name, "listen": listen, "service": service}),
+        Calls::Here(service) => json!({
+            "name": name,
+            "listen": listen,
+            "protocol": service.protocol.as_str(),
+            "endpoints": service.endpoints.iter().map(|to| to.address.to_string()).collect::<Vec<_>>(),
+            "expect": service.expect.iter().map(|id| id.as_str()).collect::<Vec<_>>(),
+        }),
+    }
+}
+
+fn services(services: &Services) -> Value {
+    json!({
+        "own": services.own,
+        "directory": services.directory,
+        "from": match services.from {
+            ServicesFrom::Nobody => None,
+            ServicesFrom::Agent => Some("agent"),
+        },
+        "locality": services.locality.as_ref().map(ToString::to_string),
+        "dns": match &services.dns {
+            Dns::System => json!("system"),
+            Dns::Servers(servers) => json!({"servers": servers}),
+        },
     })
 }
 

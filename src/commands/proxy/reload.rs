@@ -1,14 +1,15 @@
-//! `vouchsafe proxy reload`: asks a running sidecar to reload its policies, or what that would come to.
+//! `vouchsafe proxy reload`: asks a running sidecar to reload its configuration and policies, or what that would come to.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 
-use proxy::Config;
-use proxy::reload::{AskError, Asked, Files, Losses, Lost, Outcome, PeerLosses, ask, ask_about};
+use proxy::lifecycle::{Reconfigured, reconfigure};
+use proxy::reload::{Asked, Files, Losses, Lost, Outcome, PeerLosses, ask, ask_about};
 use serde::Serialize;
 
+use super::running::{self, failure};
 use crate::cli::proxy::ProxyReload;
-use crate::commands::{block_on, config};
+use crate::cli::proxy::lifecycle::Running;
+use crate::commands::block_on;
 use crate::exit::{Exit, Failure, OrExit as _};
 use crate::output::{self, Format};
 
@@ -19,16 +20,24 @@ pub(super) fn run(args: &ProxyReload) -> Result<Exit, Failure> {
         (false, true) => Asked::ReloadEmpty,
         (false, false) => Asked::Reload,
     };
-    let socket = socket(args)?;
+    let socket = running::socket(&Running { admin: args.admin.clone(), config: args.config.clone() })?;
     let files = args.policies.as_deref().map(Files::read).transpose().or_exit(Exit::Unacceptable)?;
+    // Files that are only looked at are policies.
+    let configuration = match &files {
+        Some(_) => None,
+        None => Some(block_on(async { reconfigure(&socket, args.dry_run).await.map_err(failure) })?),
+    };
     let outcome = block_on(async {
         match &files {
             Some(files) => ask_about(&socket, files).await.map_err(failure),
             None => ask(&socket, asked).await.map_err(failure),
         }
     })?;
-    let told = Told { schema: SCHEMA, outcome: &outcome };
+    let told = Told { schema: SCHEMA, outcome: &outcome, configuration: configuration.as_ref() };
     let mut to = output::stdout();
+    if let (Format::Table, Some(configuration)) = (args.output.format, &configuration) {
+        print_configuration(&mut to, configuration)?;
+    }
     match (args.output.format, &outcome.refusal) {
         (Format::Table, Some(refusal)) => {
             let refusal = output::shown_lines(refusal);
@@ -42,7 +51,16 @@ pub(super) fn run(args: &ProxyReload) -> Result<Exit, Failure> {
             writeln!(to)?;
         }
     }
-    Ok(exit(&outcome))
+    let refused = configuration.as_ref().and_then(|configuration| configuration.refusal.as_deref());
+    match (args.output.format, refused) {
+        (Format::Table, Some(refusal)) => {
+            let refusal = output::shown_lines(refusal);
+            let message = format!("the configuration is refused, nothing of it changes: {refusal}");
+            Err(Failure::because(Exit::Unacceptable, message))
+        }
+        (Format::Json | Format::Jsonl, Some(_)) => Ok(Exit::Unacceptable),
+        (_, None) => Ok(exit(&outcome)),
+    }
 }
 
 fn exit(outcome: &Outcome) -> Exit {
@@ -53,32 +71,28 @@ fn exit(outcome: &Outcome) -> Exit {
     }
 }
 
-fn socket(args: &ProxyReload) -> Result<PathBuf, Failure> {
-    if let Some(socket) = &args.admin {
-        // The form in which sockets are named elsewhere is understood as well.
-        let written = socket.to_str().and_then(|text| text.strip_prefix("unix:"));
-        let path = written.map(|path| path.strip_prefix("//").unwrap_or(path));
-        return Ok(path.map_or_else(|| socket.clone(), PathBuf::from));
+fn print_configuration(to: &mut impl Write, told: &Reconfigured) -> io::Result<()> {
+    let state = match (told.accepted, told.dry_run, told.changed) {
+        (false, _, _) => "refused",
+        (true, true, true) => "would be accepted",
+        (true, false, true) => "in force",
+        (true, _, false) => "in force already",
+    };
+    let generation = told.generation.as_deref().unwrap_or(&told.previous);
+    let names = ["configuration", "generation", "before"];
+    let values = [state.to_owned(), audit::shown(generation), audit::shown(&told.previous)];
+    output::fields(to, &names, &values)?;
+    let lists = [
+        ("opened", &told.added),
+        ("closed to new connections", &told.removed),
+        ("changed for new connections", &told.changed_listeners),
+        ("settings", &told.settings),
+        ("needs a restart", &told.needs_restart),
+    ];
+    for (what, keys) in lists.into_iter().filter(|(_, keys)| !keys.is_empty()) {
+        writeln!(to, "{what}: {}", audit::shown(&keys.join(", ")))?;
     }
-    let Some(file) = &args.config else {
-        return Err(Failure::because(Exit::Unacceptable, "name the sidecar with --admin or --config"));
-    };
-    config::load(file, Config::parse)?.admin.socket.ok_or_else(|| {
-        let message = format!(
-            "{} names no admin socket: add `admin: {{socket: PATH}}` and restart the sidecar",
-            file.display()
-        );
-        Failure::because(Exit::Unacceptable, message)
-    })
-}
-
-fn failure(cause: AskError) -> Failure {
-    let exit = match &cause {
-        AskError::Unreachable { .. } | AskError::Timeout | AskError::Broken(_) => Exit::Unreachable,
-        AskError::Denied { .. } => Exit::Denied,
-        AskError::Failed { .. } | AskError::Body { .. } | AskError::Answer(_) => Exit::Failed,
-    };
-    Failure::new(exit, cause)
+    writeln!(to)
 }
 
 fn print(to: &mut impl Write, outcome: &Outcome) -> io::Result<()> {
@@ -133,6 +147,9 @@ struct Told<'a> {
     schema: &'static str,
     #[serde(flatten)]
     outcome: &'a Outcome,
+    /// Absent where only policies were looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    configuration: Option<&'a Reconfigured>,
 }
 
 const SCHEMA: &str = "vouchsafe/reload/v1";
@@ -155,19 +172,23 @@ mod tests {
     }
 
     #[test]
-    fn the_socket_may_be_written_as_an_address() {
-        let args = |admin: &str| ProxyReload {
-            dry_run: false,
-            policies: None,
-            accept_empty: false,
-            admin: Some(PathBuf::from(admin)),
-            config: None,
-            output: crate::cli::Output { format: Format::Table },
+    fn what_a_configuration_changes_is_shown_by_what_it_means() {
+        let told = Reconfigured {
+            accepted: true,
+            changed: true,
+            added: vec!["inbound new".to_owned()],
+            needs_restart: vec!["workers".to_owned()],
+            ..Reconfigured::default()
         };
+        let mut text = Vec::new();
 
-        for admin in ["/run/a.sock", "unix:///run/a.sock", "unix:/run/a.sock"] {
-            assert_eq!(socket(&args(admin)).unwrap(), PathBuf::from("/run/a.sock"), "{admin}");
+        print_configuration(&mut text, &told).unwrap();
+
+        let text = String::from_utf8(text).unwrap();
+        for wanted in ["in force", "opened: inbound new", "needs a restart: workers"] {
+            assert!(text.contains(wanted), "{wanted}: {text}");
         }
+        assert!(!text.contains("settings"), "{text}");
     }
 
     #[test]
