@@ -12,9 +12,10 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
 use http::{Request, Response, StatusCode};
 use policy::RequestKind;
+use tokio::time::{Sleep, sleep_until};
 
 use super::{
-    pool::{Seeking, Unreached},
+    pool::{self, Seeking, Unreached},
     pump::{Broken, Pump, Trailers, Wait},
     reply::{Form, grpc_status},
     session::{FORBIDDEN, Session, Tally},
@@ -24,6 +25,7 @@ use crate::{
     activity::Expired,
     http1::{Outcome, RequestLine, clean_response},
     live::{Cut, Entered},
+    outbound::{Blame, Way},
 };
 
 /// A request that was let through, until its response has gone back.
@@ -32,6 +34,10 @@ pub(super) struct Exchange {
     entered: Entered,
     line: Arc<RequestLine>,
     form: Form,
+    /// Where it goes, once that is clear.
+    way: Option<Way>,
+    /// When it has waited too long for its response.
+    late: Option<Pin<Box<Sleep>>>,
     stage: Stage,
     tally: Tally,
     pause: Option<Pause>,
@@ -94,6 +100,11 @@ struct Pause {
     waker: Waker,
 }
 
+/// Looks for a connection on the way of a request.
+fn seeking(respond: SendResponse<Bytes>, outgoing: Outgoing, way: Way, again: bool) -> Stage {
+    Stage::Seeking(Box::new(Looking { respond, seeking: pool::seek(way), outgoing, again }))
+}
+
 impl Exchange {
     pub(super) fn new(
         session: Arc<Session>,
@@ -102,11 +113,23 @@ impl Exchange {
         outgoing: Outgoing,
     ) -> Self {
         let (stage, tally, pause, stalled) = (Stage::Done, Tally::begin(begun), None, false);
-        let mut this = Self { session, entered, line, form, stage, tally, pause, stalled };
-        let place = this.session.pool().try_get();
+        let (way, late) = (None, None);
+        let mut this = Self { session, entered, line, form, way, late, stage, tally, pause, stalled };
+        let way = match this.session.way(&this.line) {
+            Ok(way) => way,
+            Err(unreached) => {
+                this.stage = this.unanswered(respond, unreached);
+                return this;
+            }
+        };
+        this.late = way.deadline().map(|deadline| Box::pin(sleep_until(deadline)));
+        let place = way.http2().try_get();
         this.stage = match place {
-            Ok(Some(place)) => this.send(respond, place, outgoing, false),
-            Ok(None) => this.seek(respond, outgoing, false),
+            Ok(Some(place)) => {
+                this.way = Some(way);
+                this.send(respond, place, outgoing, false)
+            }
+            Ok(None) => seeking(respond, outgoing, way, false),
             Err(unreached) => this.unanswered(respond, unreached),
         };
         this
@@ -120,10 +143,6 @@ impl Exchange {
             self.stalled = true;
             pause.waker.wake_by_ref();
         }
-    }
-
-    fn seek(&self, respond: SendResponse<Bytes>, outgoing: Outgoing, again: bool) -> Stage {
-        Stage::Seeking(Box::new(Looking { respond, seeking: self.session.pool().seek(), outgoing, again }))
     }
 
     fn unanswered(&mut self, mut respond: SendResponse<Bytes>, unreached: Unreached) -> Stage {
@@ -145,7 +164,7 @@ impl Exchange {
             }
             Err(Unsent::Unsupported) => {
                 let status = StatusCode::NOT_IMPLEMENTED;
-                self.unanswered(respond, Unreached { status, error: "upgrade_unsupported", denial: None })
+                self.unanswered(respond, Unreached { status, error: "upgrade_unsupported", denial: None, blame: Blame::Nobody })
             }
             Err(Unsent::Ended) if again => self.unanswered(respond, BROKEN),
             Err(Unsent::Ended) => self.send_again(respond, body, trailers),
@@ -164,12 +183,18 @@ impl Exchange {
             RequestKind::Plain | RequestKind::Connect { .. } => None,
         };
         match self.session.again(&self.line, protocol) {
-            Some(request) => self.seek(respond, Outgoing { request, body, trailers }, true),
+            Some(request) => match self.way.take() {
+                Some(way) => seeking(respond, Outgoing { request, body, trailers }, way, true),
+                None => self.unanswered(respond, BROKEN),
+            },
             None => self.unanswered(respond, BROKEN),
         }
     }
 
     fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.poll_late(cx).is_ready() {
+            self.give_up();
+        }
         loop {
             match &mut self.stage {
                 Stage::Seeking(looking) => {
@@ -178,7 +203,8 @@ impl Exchange {
                         self.stage = Stage::Done;
                         continue;
                     }
-                    let place = ready!(looking.seeking.as_mut().poll(cx));
+                    let (place, way) = ready!(looking.seeking.as_mut().poll(cx));
+                    self.way = Some(way);
                     self.found(place);
                 }
                 Stage::Awaiting { respond, response, up, .. } => {
@@ -222,6 +248,32 @@ impl Exchange {
         }
     }
 
+    /// Ready when the head of the response has not come in the time that the service has for it.
+    fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match (&self.stage, &mut self.late) {
+            (Stage::Seeking(_) | Stage::Awaiting { .. }, Some(late)) => late.as_mut().poll(cx),
+            (Stage::Seeking(_) | Stage::Awaiting { .. }, None) | (Stage::Answering { .. } | Stage::Done, _) => {
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Answers in the place of a service that takes too long.
+    fn give_up(&mut self) {
+        self.late = None;
+        self.stage = match std::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::Seeking(looking) => self.unanswered(looking.respond, LATE),
+            Stage::Awaiting { respond, mut up, .. } => {
+                up.reset(Reason::CANCEL);
+                if let Some(way) = &self.way {
+                    way.broken();
+                }
+                self.unanswered(respond, LATE)
+            }
+            stage @ (Stage::Answering { .. } | Stage::Done) => stage,
+        };
+    }
+
     fn found(&mut self, place: Result<Place, Unreached>) {
         let Stage::Seeking(looking) = std::mem::replace(&mut self.stage, Stage::Done) else { return };
         let Looking { respond, outgoing, again, .. } = *looking;
@@ -252,7 +304,12 @@ impl Exchange {
                         Stage::Done
                     }
                     None if place.is_withdrawn() => self.unanswered(respond, WITHDRAWN),
-                    None => self.unanswered(respond, BROKEN),
+                    None => {
+                        if let Some(way) = &self.way {
+                            way.broken();
+                        }
+                        self.unanswered(respond, BROKEN)
+                    }
                 }
             }
         };
@@ -296,6 +353,9 @@ impl Exchange {
         let (mut parts, body) = response.into_parts();
         clean_response(&mut parts.headers);
         let end = body.is_end_stream();
+        if let Some(way) = &self.way {
+            way.answered(parts.status);
+        }
         self.tally.status = Some(parts.status);
         self.tally.received = up.moved();
         if end {
@@ -475,7 +535,13 @@ fn told(error: &h2::Error) -> Reason {
     }
 }
 
+const LATE: Unreached = Unreached {
+    status: StatusCode::GATEWAY_TIMEOUT,
+    error: "request_timeout",
+    denial: None,
+    blame: Blame::Endpoint,
+};
 const BROKEN: Unreached =
-    Unreached { status: StatusCode::BAD_GATEWAY, error: "upstream_failed", denial: None };
+    Unreached { status: StatusCode::BAD_GATEWAY, error: "upstream_failed", denial: None, blame: Blame::Endpoint };
 const WITHDRAWN: Unreached =
-    Unreached { status: StatusCode::BAD_GATEWAY, error: "peer_withdrawn", denial: None };
+    Unreached { status: StatusCode::BAD_GATEWAY, error: "peer_withdrawn", denial: None, blame: Blame::Nobody };

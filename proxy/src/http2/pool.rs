@@ -17,7 +17,10 @@ use super::{
     limits::{IDLE, MAX_CONNECTIONS},
     upstream::{Place, Upstream},
 };
-use crate::http1::{Dial, DialError, HeadLimits};
+use crate::{
+    http1::{Dial, DialError, HeadLimits},
+    outbound::{Blame, Way},
+};
 
 /// The connections of one listener.
 pub(crate) struct Pool {
@@ -48,10 +51,11 @@ pub(super) struct Unreached {
     pub(super) status: StatusCode,
     pub(super) error: &'static str,
     pub(super) denial: Option<audit::DenialId>,
+    pub(super) blame: Blame,
 }
 
 /// A place that is being looked for.
-pub(super) type Seeking = Pin<Box<dyn Future<Output = Result<Place, Unreached>> + Send>>;
+pub(super) type Seeking = Pin<Box<dyn Future<Output = (Result<Place, Unreached>, Way)> + Send>>;
 
 impl Pool {
     pub(crate) fn new(dial: impl Dial, limits: HeadLimits) -> Arc<Self> {
@@ -66,12 +70,6 @@ impl Pool {
         // The first one with room: the fuller a connection, the more leaves in one write.
         let mut usable = kept.iter().filter(|kept| kept.upstream.key == key);
         Ok(usable.find_map(|kept| kept.upstream.take()))
-    }
-
-    /// Returns a place on a new connection, or on one that others made meanwhile.
-    pub(super) fn seek(self: &Arc<Self>) -> Seeking {
-        let pool = Arc::clone(self);
-        Box::pin(async move { pool.get().await })
     }
 
     async fn get(self: Arc<Self>) -> Result<Place, Unreached> {
@@ -99,10 +97,11 @@ impl Pool {
                 status: StatusCode::SERVICE_UNAVAILABLE,
                 error: "overloaded",
                 denial: None,
+                blame: Blame::Nobody,
             });
         }
         let dialled = self.dial.dial().await.map_err(|error| Unreached::from(&error))?;
-        let ended = Unreached { status: StatusCode::BAD_GATEWAY, error: "upstream_failed", denial: None };
+        let ended = Unreached { status: StatusCode::BAD_GATEWAY, error: "upstream_failed", denial: None, blame: Blame::Endpoint };
         let (upstream, driver) = Upstream::start(dialled, self.limits).await.map_err(|_| ended)?;
         let place = upstream.take().ok_or(ended)?;
         lock(&self.kept).push(Kept { upstream, idle: None });
@@ -130,8 +129,25 @@ impl Pool {
     }
 }
 
+/// Returns a place on a new connection to where a request goes, or on one that others made meanwhile. Where nobody is
+/// reached there, it goes elsewhere as far as that is allowed.
+pub(super) fn seek(mut way: Way) -> Seeking {
+    Box::pin(async move {
+        loop {
+            let unreached = match way.http2().get().await {
+                Ok(place) => return (Ok(place), way),
+                Err(unreached) => unreached,
+            };
+            if !way.unreached(unreached.blame).await {
+                return (Err(unreached), way);
+            }
+        }
+    })
+}
+
 impl From<&DialError> for Unreached {
     fn from(error: &DialError) -> Self {
+        let blame = Blame::of(error);
         let (status, error, denial) = match error {
             DialError::NoIdentity => (StatusCode::SERVICE_UNAVAILABLE, "no_identity", None),
             DialError::Connect(_) => (StatusCode::BAD_GATEWAY, "connect_failed", None),
@@ -140,7 +156,7 @@ impl From<&DialError> for Unreached {
             DialError::Handshake { .. } => (StatusCode::BAD_GATEWAY, "handshake_failed", None),
             DialError::Unavailable { reason } => (StatusCode::SERVICE_UNAVAILABLE, *reason, None),
         };
-        Self { status, error, denial }
+        Self { status, error, denial, blame }
     }
 }
 

@@ -15,19 +15,20 @@ use http::{Request, StatusCode, request::Parts};
 use super::{
     exchange::{Exchange, Outgoing},
     head,
-    pool::{Pool, Unreached},
+    pool::Unreached,
     pump::Trailers,
     reply::{self, Form},
 };
 use crate::{
     http1::{Admission, Answered, Flaw, Gate, HeadLimits, Outcome, RequestLine},
     live::{Cut, Live},
+    outbound::{Onward, Way},
 };
 
 /// What the requests of one connection share.
 pub(crate) struct Session {
     gate: Box<dyn Gate>,
-    pool: Arc<Pool>,
+    onward: Onward,
     live: Arc<Live>,
     limits: HeadLimits,
     /// How long a request may wait for somebody who should not keep it waiting.
@@ -45,9 +46,9 @@ pub(crate) struct Bounds {
 }
 
 impl Session {
-    pub(crate) fn new(gate: impl Gate, pool: Arc<Pool>, live: Arc<Live>, bounds: Bounds) -> Self {
+    pub(crate) fn new(gate: impl Gate, onward: Onward, live: Arc<Live>, bounds: Bounds) -> Self {
         let (limits, stall) = (bounds.heads, bounds.stall);
-        Self { gate: Box::new(gate), pool, live, limits, stall, waiting: AtomicUsize::new(0) }
+        Self { gate: Box::new(gate), onward, live, limits, stall, waiting: AtomicUsize::new(0) }
     }
 
     pub(super) fn stall(&self) -> Duration {
@@ -58,8 +59,9 @@ impl Session {
         &self.live
     }
 
-    pub(super) fn pool(&self) -> &Arc<Pool> {
-        &self.pool
+    /// Begins the way of a request.
+    pub(super) fn way(&self, line: &RequestLine) -> Result<Way, Unreached> {
+        self.onward.begin(line, self.live.key.source).map_err(|error| Unreached::from(&error))
     }
 
     pub(super) fn limits(&self) -> HeadLimits {
