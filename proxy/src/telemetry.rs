@@ -2,6 +2,7 @@
 //! whoever decided about it; none of them is evidence, and none holds a request up.
 
 pub mod access;
+pub mod looking;
 mod red;
 pub mod spans;
 mod trace_context;
