@@ -74,6 +74,7 @@ struct Session {
 }
 
 /// What happened to a tunnel.
+#[expect(clippy::large_enum_variant, reason = "a step is taken apart as soon as it is made")]
 enum Step {
     Opened(Request<RecvStream>, SendResponse<Bytes>),
     /// The connection is over.
@@ -115,10 +116,7 @@ impl Session {
             biased;
             cut = caller.live().wait_cut() => Step::Break(word(cut)),
             _ = streams.join_next(), if !streams.is_empty() => Step::Nothing,
-            opened = poll_fn(|cx| poll_next(connection, room, cx)) => match opened {
-                Some(Ok((request, respond))) => Step::Opened(request, respond),
-                Some(Err(_)) | None => Step::Over,
-            },
+            step = poll_fn(|cx| poll_next(connection, room, cx)) => step,
             reason = farewell, if !*leaving => Step::Leave(reason),
             () = pulse.next() => self.beat(Instant::now()),
         }
@@ -167,11 +165,14 @@ fn poll_next(
     connection: &mut Connection<Box<TlsStream>, Bytes>,
     room: bool,
     cx: &mut Context<'_>,
-) -> Poll<Option<Result<(Request<RecvStream>, SendResponse<Bytes>), h2::Error>>> {
-    if room {
-        return connection.poll_accept(cx);
+) -> Poll<Step> {
+    if !room {
+        return connection.poll_closed(cx).map(|_| Step::Over);
     }
-    connection.poll_closed(cx).map(|ended| ended.err().map(Err))
+    connection.poll_accept(cx).map(|accepted| match accepted {
+        Some(Ok((request, respond))) => Step::Opened(request, respond),
+        Some(Err(_)) | None => Step::Over,
+    })
 }
 
 /// Waits for a reason to go away.

@@ -185,3 +185,13 @@ fn broken(error: h2::Error) -> io::Error {
 
 /// RFC 9113 8.5: an error of the connection that is carried.
 pub(super) const BROKEN: Reason = Reason::CONNECT_ERROR;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_stream_holds_little_room() {
+        assert!(size_of::<TunnelStream>() <= 128, "{}", size_of::<TunnelStream>());
+    }
+}
