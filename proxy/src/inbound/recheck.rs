@@ -23,7 +23,7 @@ pub(crate) fn rule_of(sentence: &Sentence, effective: &Effective) -> Option<Rule
     let live = &sentence.live;
     let connection = live.key.as_policy(clock::decided_at());
     let decision = match live.key.role {
-        Role::Outbound => return None,
+        Role::Outbound | Role::Tunnel => return None,
         Role::InboundTcp => super::decide_tcp(effective, &connection),
         Role::InboundHttp => {
             let request = sentence.request.clone().or_else(|| live.requests().into_iter().next())?;
@@ -70,7 +70,7 @@ impl Verdict for Group<'_> {
 fn group<'e>(key: &Key, effective: &'e Effective) -> Option<Group<'e>> {
     let connection = key.as_policy(clock::decided_at());
     let (denial, traffic) = match key.role {
-        Role::Outbound => return None,
+        Role::Outbound | Role::Tunnel => return None,
         Role::InboundTcp => (deny_tcp(effective, &connection)?, Traffic::Tcp),
         Role::InboundHttp => match super::at_connect(effective, &connection) {
             Ok(()) => return Some(Group::ByRequest { effective }),

@@ -50,7 +50,7 @@ fn lost(sentence: &Sentence, before: &Effective, now: SystemTime) -> Lost {
         source: live.key.source.map(|source| source.to_string()).unwrap_or_default(),
         port: live.key.port,
         protocol: match live.key.role {
-            Role::InboundTcp | Role::Outbound => "tcp",
+            Role::InboundTcp | Role::Outbound | Role::Tunnel => "tcp",
             Role::InboundHttp => "http",
         }
         .to_owned(),
