@@ -142,6 +142,21 @@ impl End {
         Poll::Ready(Ok(self.use_held(see)))
     }
 
+    /// Reads ahead what is there at once, to a bound; returns how many bytes came.
+    pub(super) fn gather(&mut self, cx: &mut Context<'_>, most: usize) -> usize {
+        let before = self.held.len();
+        while self.held.len() < most && self.last.is_none() {
+            let now = self.held.len();
+            match self.poll_read(cx, |_| (0, ())) {
+                Poll::Ready(Ok(())) if self.held.len() > now => {}
+                // Told again when the stream is read for what is missing.
+                Poll::Ready(end) => self.last = Some(end),
+                Poll::Pending => break,
+            }
+        }
+        self.held.len() - before
+    }
+
     /// Shows what is held; what `see` does not take stays.
     pub(super) fn use_held<T>(&mut self, see: impl FnOnce(&[u8]) -> (usize, T)) -> T {
         let (taken, seen) = see(&self.held);

@@ -15,7 +15,7 @@ use super::{
     response::{Client, announced},
     scanner::Scanned,
     serve::ServeError,
-    transfer::{Done, Receiving, Sending, Transfer},
+    transfer::{Done, READ_AHEAD, Receiving, Sending, Transfer},
     upstream::{DialError, Upstream},
 };
 use crate::{
@@ -120,6 +120,11 @@ impl Session {
         client: &mut End,
     ) -> After {
         let closing = Addressee { keep_alive: false, ..asked.to };
+        if !asked.wishes.has_no_body() {
+            // What is there of the body is looked at before anything goes on, and goes with the head.
+            let came = poll_fn(|cx| Poll::Ready(client.gather(cx, READ_AHEAD))).await;
+            self.live.activity.received(came);
+        }
         let mut transfer = match asked.transfer(upstream, client) {
             Ok(transfer) => transfer,
             Err(flaw) => {
@@ -360,7 +365,15 @@ impl<'d> Forwarded<'d> {
             (Some(told), Done::Answered | Done::Switched) => self.way.answered(told.status),
             (_, Done::Unanswered { .. } | Done::BrokenOff) => self.way.broken(),
             // Neither the client's fault nor a withdrawn right is the endpoint's.
-            (_, Done::Answered | Done::Switched | Done::Flawed(_) | Done::Left(_) | Done::Withdrawn | Done::Cut) => {}
+            (
+                _,
+                Done::Answered
+                | Done::Switched
+                | Done::Flawed(_)
+                | Done::Left(_)
+                | Done::Withdrawn
+                | Done::Cut,
+            ) => {}
         }
     }
 }

@@ -106,7 +106,6 @@ async fn bytes_that_two_readers_would_split_in_two_ways_are_refused() {
         ("tab", b"GET\t/ HTTP/1.1\r\nhost: web\r\n\r\n", "400"),
         ("old protocol", b"GET /\r\n\r\n", "400"),
         ("version 2", b"GET / HTTP/2.0\r\nhost: web\r\n\r\n", "400"),
-        ("preface", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "400"),
     ])
     .await;
 }
