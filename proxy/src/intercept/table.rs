@@ -157,6 +157,8 @@ fn wall_out(plan: &Plan, who: &str) -> Chain {
     let mut rules = vec!["oifname \"lo\" accept".to_owned()];
     rules.extend(own_traffic(&plan.own, "accept"));
     rules.push(format!("{ICMP} accept"));
+    // The end of what is refused is told: such a packet carries nothing else.
+    rules.push("tcp flags & rst == rst accept".to_owned());
     if plan.mode == Mode::Tproxy {
         rules.push(format!("ct mark {ROUTE_MARK} accept"));
     }
