@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, OnceLock};
 
+use rustls::CipherSuite;
 use rustls::crypto::CryptoProvider;
 #[cfg(feature = "aws-lc")]
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
@@ -29,7 +30,7 @@ pub(crate) mod signature;
 /// Returns the crypto provider of this build.
 pub fn provider() -> Arc<CryptoProvider> {
     static PROVIDER: OnceLock<Arc<CryptoProvider>> = OnceLock::new();
-    PROVIDER.get_or_init(|| Arc::new(build_provider())).clone()
+    PROVIDER.get_or_init(|| Arc::new(preferring_the_fastest(build_provider()))).clone()
 }
 
 /// Makes this build's provider the process default. A second call changes nothing.
@@ -142,6 +143,12 @@ pub(crate) fn generate_p256_pkcs8() -> Result<zeroize::Zeroizing<Vec<u8>>, Crypt
 /// Loads a PKCS#8 key for signing. Unlike the provider's own loader this borrows the key and leaves no copy of it behind.
 pub(crate) fn signing_key(pkcs8: &[u8]) -> Result<Arc<dyn SigningKey>, rustls::Error> {
     any_supported_type(&PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(pkcs8)))
+}
+
+/// Puts AES-128-GCM with SHA-256 first: processors do both in hardware, SHA-384 they do not. RFC 8446 9.1 asks everyone for it.
+fn preferring_the_fastest(mut provider: CryptoProvider) -> CryptoProvider {
+    provider.cipher_suites.sort_by_key(|suite| suite.suite() != CipherSuite::TLS13_AES_128_GCM_SHA256);
+    provider
 }
 
 #[cfg(feature = "aws-lc")]

@@ -176,6 +176,7 @@ fn waiting(listener: &TcpListener) -> impl Iterator<Item = (TcpStream, SocketAdd
 pub(crate) fn prepare(socket: &TcpStream, to: SocketAddr) {
     // It only improves a connection that works without it.
     let _ = socket.set_nodelay(true);
+    crate::stream::bound_within_host(socket, to.ip());
     // On this host nobody goes without a word.
     if !to.ip().to_canonical().is_loopback() {
         notice_the_dead(SockRef::from(socket));

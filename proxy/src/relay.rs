@@ -1,17 +1,16 @@
 //! Carries bytes both ways between two connections until both have ended.
 //!
-//! No buffer is held while nothing is in flight: bytes are read onto the stack and written from there; only
+//! No buffer is held while nothing is in flight: bytes are read into room that the thread lends and written from there; only
 //! what the other side does not take at once is kept, and nothing more is read until it is gone.
 
 use std::{
     future::poll_fn,
     io,
-    mem::MaybeUninit,
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncWrite;
 
 use audit::CloseCause;
 
@@ -20,6 +19,7 @@ use crate::{
     live::Live,
     record::{self, Trace},
     stream::Stream,
+    tls::Scratch,
 };
 
 /// Joins two connections until they end or are cut, and says why they ended.
@@ -58,18 +58,25 @@ pub(crate) struct Relay {
     back: Direction,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Direction {
     kept: Vec<u8>,
     written: usize,
+    /// How much is read at once: more where much comes, less where the writer does not keep up.
+    window: usize,
     place: Place,
+}
+
+impl Default for Direction {
+    fn default() -> Self {
+        Self { kept: Vec::new(), written: 0, window: FIRST_WINDOW, place: Place::default() }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Place {
     #[default]
     Copying,
-    Flushing,
     Ending,
     Ended,
 }
@@ -138,16 +145,17 @@ impl Direction {
         writer: &mut Stream,
         moved: impl Fn(usize),
     ) -> Poll<Result<(), End>> {
-        for _ in 0..ROUNDS {
+        let mut turn = 0;
+        while turn < TURN {
             match self.place {
                 Place::Copying => {
                     ready!(self.drain(cx, writer)).map_err(End::Writer)?;
-                    self.place = ready!(self.copy(cx, reader, writer, &moved))?;
-                }
-                Place::Flushing => {
-                    ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(End::Writer)?;
-                    // The reader may have been woken while the flush waited: it is asked once more.
-                    self.place = Place::Copying;
+                    let length = ready!(self.copy(cx, reader, writer))?;
+                    if length == 0 {
+                        self.place = Place::Ending;
+                    }
+                    moved(length);
+                    turn += length;
                 }
                 Place::Ending => {
                     ready!(self.drain(cx, writer)).map_err(End::Writer)?;
@@ -162,7 +170,7 @@ impl Direction {
         Poll::Pending
     }
 
-    /// Writes what is kept.
+    /// Writes what is kept, here and in the writer.
     fn drain(&mut self, cx: &mut Context<'_>, writer: &mut Stream) -> Poll<io::Result<()>> {
         while let Some(rest) = self.kept.get(self.written..).filter(|rest| !rest.is_empty()) {
             match ready!(Pin::new(&mut *writer).poll_write(cx, rest))? {
@@ -170,60 +178,47 @@ impl Direction {
                 taken => self.written += taken,
             }
         }
-        (self.kept, self.written) = (Vec::new(), 0);
-        Poll::Ready(Ok(()))
+        if !self.kept.is_empty() {
+            (self.kept, self.written) = (Vec::new(), 0);
+        }
+        Pin::new(writer).poll_flush(cx)
     }
 
-    /// Reads as much as there is, up to a bufferful, and writes as much of it as the writer takes.
+    /// Reads once, and writes as much of it as the writer takes; the rest is kept. Returns how much was read, nothing at the end.
     fn copy(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut Stream,
         writer: &mut Stream,
-        moved: &impl Fn(usize),
-    ) -> Poll<Result<Place, End>> {
-        let mut space = [const { MaybeUninit::<u8>::uninit() }; BUFFER];
-        let mut buffer = ReadBuf::uninit(&mut space);
-        let next = fill(cx, reader, &mut buffer)?;
-        moved(buffer.filled().len());
-        let mut rest = buffer.filled();
+    ) -> Poll<Result<usize, End>> {
+        let mut scratch = Scratch::take();
+        let length = ready!(reader.poll_fill(cx, &mut scratch, self.window)).map_err(End::Reader)?;
+        let mut rest = scratch.get(..length).unwrap_or_default();
         while !rest.is_empty() {
             match Pin::new(&mut *writer).poll_write(cx, rest).map_err(End::Writer)? {
                 Poll::Ready(0) => return Poll::Ready(Err(End::Writer(io::ErrorKind::WriteZero.into()))),
                 Poll::Ready(taken) => rest = rest.get(taken..).unwrap_or_default(),
                 Poll::Pending => {
                     self.kept = rest.to_vec();
-                    // Copying resumes with the kept bytes; an end that was read is read again after them.
-                    return if next == Some(Place::Ending) {
-                        Poll::Ready(Ok(Place::Ending))
-                    } else {
-                        Poll::Pending
-                    };
+                    self.window = (self.window / 2).max(FIRST_WINDOW);
+                    return Poll::Ready(Ok(length));
                 }
             }
         }
-        match next {
-            Some(place) => Poll::Ready(Ok(place)),
-            None if buffer.filled().is_empty() => Poll::Pending,
-            None => Poll::Ready(Ok(Place::Flushing)),
+        // Records cost some of what was read, so that a full window is a little less.
+        if length >= self.window / 4 * 3 {
+            self.window = (self.window * 2).min(LARGEST_WINDOW);
         }
+        Poll::Ready(Ok(length))
     }
 }
 
-/// Reads until the buffer is full (go on copying), nothing more is there (`None`), or the stream ends.
-fn fill(cx: &mut Context<'_>, reader: &mut Stream, buffer: &mut ReadBuf<'_>) -> Result<Option<Place>, End> {
-    while buffer.remaining() > 0 {
-        let before = buffer.filled().len();
-        match Pin::new(&mut *reader).poll_read(cx, buffer).map_err(End::Reader)? {
-            Poll::Pending => return Ok(None),
-            Poll::Ready(()) if buffer.filled().len() == before => return Ok(Some(Place::Ending)),
-            Poll::Ready(()) => {}
-        }
-    }
-    Ok(Some(Place::Copying))
-}
+/// What is read at once at first.
+const FIRST_WINDOW: usize = 32 * 1024;
+/// What is read at once at most: so much may be kept for a peer that stops reading.
+const LARGEST_WINDOW: usize = 256 * 1024;
+/// What one direction moves before another task has its turn.
+const TURN: usize = 1024 * 1024;
 
-/// What one read and write move at most. On the stack, only while a direction is polled.
-const BUFFER: usize = 64 * 1024;
-/// Bufferfuls moved before another task has its turn.
-const ROUNDS: usize = 16;
+#[cfg(test)]
+mod tests;

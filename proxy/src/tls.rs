@@ -66,10 +66,7 @@ impl<S> Met<Option<Peer>, S> {
 }
 
 /// Does the server's part of a handshake. Sets no time limit: whoever accepts strangers puts one around this.
-pub(crate) async fn accept<S>(
-    acceptor: &Acceptor,
-    io: S,
-) -> Result<Met<Option<Peer>, S>, HandshakeError>
+pub(crate) async fn accept<S>(acceptor: &Acceptor, io: S) -> Result<Met<Option<Peer>, S>, HandshakeError>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {

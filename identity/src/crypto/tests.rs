@@ -61,3 +61,11 @@ proptest! {
         prop_assert_eq!(from_hex::<16>(&hex(&bytes)), Some(bytes));
     }
 }
+
+#[test]
+fn the_suite_that_hardware_does_whole_is_offered_first_and_none_is_left_out() {
+    let suites: Vec<_> = provider().cipher_suites.iter().map(|suite| suite.suite()).collect();
+
+    assert_eq!(suites.first(), Some(&CipherSuite::TLS13_AES_128_GCM_SHA256));
+    assert_eq!(suites.len(), build_provider().cipher_suites.len());
+}

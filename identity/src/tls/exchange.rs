@@ -99,6 +99,7 @@ pub struct Handshake {
     shown: usize,
     received: usize,
     server_name: Option<Box<str>>,
+    failed: bool,
 }
 
 enum Side {
@@ -135,7 +136,7 @@ pub struct Established {
 impl Handshake {
     fn new(side: Side, anchors: &Arc<Anchors>) -> Self {
         let (incoming, anchors) = (Vec::new(), Arc::clone(anchors));
-        Self { side, anchors, incoming, shown: 0, received: 0, server_name: None }
+        Self { side, anchors, incoming, shown: 0, received: 0, server_name: None, failed: false }
     }
 
     /// Takes what the peer sent.
@@ -154,8 +155,13 @@ impl Handshake {
     /// Goes on as far as the received bytes allow, and writes what has to be sent behind `outgoing`: after a failure too,
     /// for then it is the alert that tells the peer.
     pub fn advance(&mut self, outgoing: &mut Vec<u8>) -> Result<Progress, HandshakeError> {
+        // The library is not asked again after it refused.
+        if self.failed {
+            return Err(Error::HandshakeNotComplete.into());
+        }
         let advanced = self.steps(outgoing);
         if advanced.is_err() {
+            self.failed = true;
             self.encode_alert(outgoing);
         }
         advanced
@@ -163,7 +169,11 @@ impl Handshake {
 
     /// Ends a handshake that is done.
     pub fn finish(self) -> Result<Established, HandshakeError> {
-        let Self { side, anchors, incoming, server_name, .. } = self;
+        let Self { side, anchors, mut incoming, server_name, failed, .. } = self;
+        if failed {
+            return Err(Error::HandshakeNotComplete.into());
+        }
+        incoming.shrink_to_fit();
         let role = side.role_of_peer();
         let (peer, chain) = verified(side.state(), &anchors, role)?;
         let alpn = side.state().alpn_protocol().map(<[u8]>::to_vec);
@@ -208,7 +218,13 @@ impl Handshake {
                 let length = usize::from(u16::from_be_bytes([*high, *low]));
                 // What cannot be a record is not waited for: the library says what is wrong with it.
                 let strange = *major != 3 || length == 0 || length > MOST_IN_RECORD;
-                if strange { next.len() } else if body.len() >= length { HEADER + length } else { 0 }
+                if strange {
+                    next.len()
+                } else if body.len() >= length {
+                    HEADER + length
+                } else {
+                    0
+                }
             }
             _ => 0,
         };
@@ -299,7 +315,8 @@ fn verified(
 /// The keys of both directions, and what the next ones are made from.
 pub struct Keys {
     schedule: Schedule,
-    first: Option<[(RecordKey, u64); 2]>,
+    /// Boxed: the room of what has been taken out is not carried along.
+    first: Option<Box<[(RecordKey, u64); 2]>>,
 }
 
 enum Schedule {
@@ -321,12 +338,12 @@ impl Keys {
         };
         let sealing = (record_key(&secrets.tx.1)?, secrets.tx.0);
         let opening = (record_key(&secrets.rx.1)?, secrets.rx.0);
-        Ok(Self { schedule, first: Some([sealing, opening]) })
+        Ok(Self { schedule, first: Some(Box::new([sealing, opening])) })
     }
 
     /// Returns the keys that seal and open, each with the number of the next record. Only the first time.
     pub fn first(&mut self) -> Option<[(RecordKey, u64); 2]> {
-        self.first.take()
+        self.first.take().map(|first| *first)
     }
 
     /// Returns the next key that seals. Its first record has the number 0.
@@ -400,3 +417,6 @@ const MOST_IN_RECORD: usize = (1 << 14) + 2048;
 
 /// The kinds of records there are.
 const RECORD_KINDS: std::ops::RangeInclusive<u8> = 20..=24;
+
+#[cfg(test)]
+mod tests;

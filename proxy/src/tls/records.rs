@@ -17,6 +17,8 @@ pub(super) struct Records {
     keys: Keys,
     sealing: RecordKey,
     sealed: u64,
+    /// How many records one key may seal.
+    per_key: u64,
     opening: RecordKey,
     opened: u64,
     /// The beginning of a message of the handshake protocol whose rest is still to come.
@@ -72,6 +74,7 @@ impl Records {
     pub(super) fn new(mut keys: Keys) -> Result<Self, Error> {
         let [(sealing, sealed), (opening, opened)] = keys.first().ok_or(Error::HandshakeNotComplete)?;
         Ok(Self {
+            per_key: keys.records_per_key(),
             keys,
             sealing,
             sealed,
@@ -84,6 +87,21 @@ impl Records {
             end: End::Open,
             closed: false,
         })
+    }
+
+    #[cfg(test)]
+    pub(super) fn set_records_per_key(&mut self, records: u64) {
+        self.per_key = records;
+    }
+
+    #[cfg(test)]
+    pub(super) fn updates(&self) -> u8 {
+        self.updates
+    }
+
+    #[cfg(test)]
+    pub(super) fn message(&self) -> &Vec<u8> {
+        &self.message
     }
 
     /// Whether the peer said that it is done.
@@ -161,7 +179,7 @@ impl Records {
 
     /// Returns the number of the last record that a key may seal: the one that changes it.
     fn last_number(&self) -> u64 {
-        self.keys.records_per_key().saturating_sub(1)
+        self.per_key.saturating_sub(1)
     }
 
     /// Returns the length of the record at the beginning of `bytes` if all of it is there.
@@ -232,8 +250,10 @@ impl Records {
             ContentType::Alert => self.alert(content).map(|()| 0),
             ContentType::Handshake => self.handshake(content).map(|()| 0),
             got_type => {
-                let error =
-                    Error::InappropriateMessage { expect_types: vec![ContentType::ApplicationData], got_type };
+                let error = Error::InappropriateMessage {
+                    expect_types: vec![ContentType::ApplicationData],
+                    got_type,
+                };
                 Err(RecordError::new(error, AlertDescription::UnexpectedMessage))
             }
         }
@@ -281,14 +301,14 @@ impl Records {
         while let [kind, high, middle, low, behind @ ..] = rest {
             let length = u32::from_be_bytes([0, *high, *middle, *low]) as usize;
             let Some((body, behind)) = behind.split_at_checked(length) else { break };
-            self.message(HandshakeType::from(*kind), body, behind.is_empty())?;
+            self.take_message(HandshakeType::from(*kind), body, behind.is_empty())?;
             rest = behind;
         }
         self.message = rest.to_vec();
         Ok(())
     }
 
-    fn message(&mut self, kind: HandshakeType, body: &[u8], is_last: bool) -> Result<(), RecordError> {
+    fn take_message(&mut self, kind: HandshakeType, body: &[u8], is_last: bool) -> Result<(), RecordError> {
         match kind {
             HandshakeType::KeyUpdate => self.key_update(body, is_last),
             // No session is ever resumed: a ticket is not kept.
@@ -342,12 +362,18 @@ impl Records {
         }
         let written = self.seal_record(ContentType::Handshake, message.len(), out)?;
         self.owes_update = false;
-        (self.sealing, self.sealed) = (self.keys.next_sealing()?, 0);
+        self.change_sealing()?;
         Ok(written)
     }
 
+    /// Goes on with the next key.
+    pub(super) fn change_sealing(&mut self) -> Result<(), Error> {
+        (self.sealing, self.sealed) = (self.keys.next_sealing()?, 0);
+        Ok(())
+    }
+
     /// Seals the record whose content of `length` bytes stands behind the room for its header.
-    fn seal_record(
+    pub(super) fn seal_record(
         &mut self,
         kind: ContentType,
         length: usize,
