@@ -293,6 +293,11 @@ pub(crate) struct Backend {
 pub(crate) const HELLO: &str = "HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello";
 
 impl Backend {
+    /// Another's application.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self { address, received: Arc::default(), connections: Arc::default() }
+    }
+
     /// Answers every head with `answer`.
     pub(crate) async fn http(answer: &'static str) -> Self {
         Self::start(move |bytes| {

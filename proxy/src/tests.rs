@@ -2,7 +2,9 @@
 
 mod attacks;
 mod central;
+mod central_services;
 mod drain;
+mod http2;
 mod inbound;
 mod limits;
 mod live;
@@ -10,6 +12,8 @@ mod outbound;
 mod reload;
 mod responses;
 mod sources;
+mod upgrades;
+mod tunnel;
 
 use crate::testing::{Authority, Backend, SHOP, STRANGER, Sidecar, Site, WEB};
 

@@ -9,7 +9,7 @@ PAIR_TUNNEL=${PAIR_TUNNEL:-0}
 
 peer_caps() {
   if [ ! -x "$VOUCHSAFE" ]; then return; fi
-  if [ "$PAIR_TUNNEL" = 1 ]; then echo tcp; else echo "tcp http1"; fi
+  if [ "$PAIR_TUNNEL" = 1 ]; then echo tcp; else echo "tcp http1 http2"; fi
 }
 
 peer_version() {

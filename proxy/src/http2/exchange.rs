@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use h2::{Reason, RecvStream, SendStream, client::ResponseFuture, server::SendResponse};
+use h2::{Reason, RecvStream, client::ResponseFuture, server::SendResponse};
 use http::{Request, Response, StatusCode};
 use policy::RequestKind;
 use tokio::time::{Sleep, sleep_until};
@@ -27,6 +27,10 @@ use crate::{
     live::{Cut, Entered},
     outbound::{Blame, Way},
 };
+
+mod up;
+
+use up::Up;
 
 /// A request that was let through, until its response has gone back.
 pub(super) struct Exchange {
@@ -78,18 +82,6 @@ struct Looking {
     outgoing: Outgoing,
     /// One attempt has failed.
     again: bool,
-}
-
-/// The request's body.
-enum Up {
-    /// There is none, and what would break the request off.
-    None(SendStream<Bytes>),
-    /// It goes on.
-    Going(Pump),
-    /// All of it has gone, and what would break it off.
-    Gone { stream: SendStream<Bytes>, moved: u64 },
-    /// Nobody wants the rest of it.
-    Unwanted { moved: u64 },
 }
 
 /// A wait for somebody who should not keep a request waiting.
@@ -164,7 +156,10 @@ impl Exchange {
             }
             Err(Unsent::Unsupported) => {
                 let status = StatusCode::NOT_IMPLEMENTED;
-                self.unanswered(respond, Unreached { status, error: "upgrade_unsupported", denial: None, blame: Blame::Nobody })
+                self.unanswered(
+                    respond,
+                    Unreached { status, error: "upgrade_unsupported", denial: None, blame: Blame::Nobody },
+                )
             }
             Err(Unsent::Ended) if again => self.unanswered(respond, BROKEN),
             Err(Unsent::Ended) => self.send_again(respond, body, trailers),
@@ -252,9 +247,8 @@ impl Exchange {
     fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match (&self.stage, &mut self.late) {
             (Stage::Seeking(_) | Stage::Awaiting { .. }, Some(late)) => late.as_mut().poll(cx),
-            (Stage::Seeking(_) | Stage::Awaiting { .. }, None) | (Stage::Answering { .. } | Stage::Done, _) => {
-                Poll::Pending
-            }
+            (Stage::Seeking(_) | Stage::Awaiting { .. }, None)
+            | (Stage::Answering { .. } | Stage::Done, _) => Poll::Pending,
         }
     }
 
@@ -395,18 +389,16 @@ impl Exchange {
 
     /// Says whether somebody keeps the request waiting who should not, and how much has moved so far.
     fn waits(&self) -> Option<u64> {
-        let up = |up: &Up| match up {
-            Up::Going(pump) => Some((pump.waits_for(), pump.moved())),
-            Up::None(_) | Up::Gone { .. } | Up::Unwanted { .. } => None,
-        };
         match &self.stage {
             // A gRPC stream may pause for as long as it likes; any other body is there to be sent.
-            Stage::Awaiting { up: body, .. } => up(body).and_then(|(wait, moved)| {
+            Stage::Awaiting { up: body, .. } => body.waits().and_then(|(wait, moved)| {
                 (wait == Wait::Receiver || self.form != Form::Grpc).then_some(moved)
             }),
             Stage::Answering { down, up: body, .. } => {
                 let back = (down.waits_for() == Wait::Receiver).then(|| down.moved());
-                back.or_else(|| up(body).and_then(|(wait, moved)| (wait == Wait::Receiver).then_some(moved)))
+                back.or_else(|| {
+                    body.waits().and_then(|(wait, moved)| (wait == Wait::Receiver).then_some(moved))
+                })
             }
             Stage::Seeking(_) | Stage::Done => None,
         }
@@ -465,54 +457,6 @@ impl Drop for Exchange {
     }
 }
 
-impl Up {
-    /// Moves the body on; returns how the exchange is to break off, where the caller broke its body off.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Option<Reason> {
-        let Self::Going(pump) = self else { return None };
-        match pump.poll(cx) {
-            Poll::Pending => None,
-            Poll::Ready(Ok(())) => {
-                let moved = pump.moved();
-                if let Self::Going(pump) = std::mem::replace(self, Self::Unwanted { moved }) {
-                    *self = Self::Gone { stream: pump.into_sink(), moved };
-                }
-                None
-            }
-            Poll::Ready(Err(Broken::Receiver)) => {
-                *self = Self::Unwanted { moved: pump.moved() };
-                None
-            }
-            Poll::Ready(Err(Broken::Sender(_))) => Some(Reason::CANCEL),
-        }
-    }
-
-    fn reset(&mut self, reason: Reason) {
-        match self {
-            Self::Going(pump) => pump.reset(reason),
-            Self::None(stream) | Self::Gone { stream, .. } => stream.send_reset(reason),
-            Self::Unwanted { .. } => {}
-        }
-    }
-
-    /// Returns how many bytes have gone on.
-    fn moved(&self) -> u64 {
-        match self {
-            Self::None(_) => 0,
-            Self::Going(pump) => pump.moved(),
-            Self::Gone { moved, .. } | Self::Unwanted { moved } => *moved,
-        }
-    }
-
-    /// Returns the body as it came, where nothing of it has been sent.
-    fn unsent(self) -> Option<(Option<RecvStream>, Trailers)> {
-        match self {
-            Self::Going(pump) => pump.into_unmoved().map(|(body, trailers)| (Some(body), trailers)),
-            Self::None(_) => Some((None, Trailers::All)),
-            Self::Gone { .. } | Self::Unwanted { .. } => None,
-        }
-    }
-}
-
 /// Passes 100 and 103 on. The proxy switches protocols by other means.
 fn inform(respond: &mut SendResponse<Bytes>, interim: Response<()>) {
     let (mut parts, ()) = interim.into_parts();
@@ -541,7 +485,15 @@ const LATE: Unreached = Unreached {
     denial: None,
     blame: Blame::Endpoint,
 };
-const BROKEN: Unreached =
-    Unreached { status: StatusCode::BAD_GATEWAY, error: "upstream_failed", denial: None, blame: Blame::Endpoint };
-const WITHDRAWN: Unreached =
-    Unreached { status: StatusCode::BAD_GATEWAY, error: "peer_withdrawn", denial: None, blame: Blame::Nobody };
+const BROKEN: Unreached = Unreached {
+    status: StatusCode::BAD_GATEWAY,
+    error: "upstream_failed",
+    denial: None,
+    blame: Blame::Endpoint,
+};
+const WITHDRAWN: Unreached = Unreached {
+    status: StatusCode::BAD_GATEWAY,
+    error: "peer_withdrawn",
+    denial: None,
+    blame: Blame::Nobody,
+};

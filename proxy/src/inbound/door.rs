@@ -1,7 +1,7 @@
 //! One called port of our workload: what is spoken there, where the application listens, and how a caller that has proved
 //! itself is served.
 
-use std::{net::SocketAddr, pin::Pin, sync::Arc};
+use std::{net::SocketAddr, pin::Pin, sync::Arc, time::SystemTime};
 
 use audit::{CloseCause, Stage};
 use identity::Peer;
@@ -13,13 +13,16 @@ use crate::{
     activity::Waiting,
     clock,
     config::{self, Protocol},
-    http1::{self, Dial, DialError, Dialled, Pool, PoolKey, Session},
+    detect::{self, Found, Ways},
+    http1::{Dial, DialError, Dialled, Gate, Pool, PoolKey},
+    http2,
     listener::ConnectError,
     live::{Live, Registered, Role},
+    outbound::Onward,
     record::{Refusal, Trace},
     relay::relay,
     shared::Shared,
-    stream::Stream,
+    stream::{Declined, Stream},
     transparent::Way,
     unreachable::Unreachable,
 };
@@ -29,11 +32,13 @@ pub(crate) struct Door {
     pub(crate) name: Arc<str>,
     pub(crate) port: u16,
     pub(crate) protocol: Protocol,
+    /// Until when callers are let in that prove nothing.
+    pub(super) danger_permissive_until: Option<SystemTime>,
     application: SocketAddr,
     /// The address that callers called, where it is not that of the socket.
     called: Option<SocketAddr>,
     way: Way,
-    pool: Arc<Pool>,
+    ways: Ways,
     unreachable: Arc<Unreachable>,
     shared: Arc<Shared>,
 }
@@ -69,9 +74,13 @@ impl Door {
         let unreachable = Arc::new(Unreachable::new(&config.name));
         let limit = shared.limits.connect_timeout;
         let dial = Application { application, limit, way, unreachable: Arc::clone(&unreachable) };
-        let pool = Arc::new(Pool::new(dial, shared.limits.head()));
+        let ways = Ways {
+            http1: Arc::new(Pool::new(dial.clone(), shared.limits.head())),
+            http2: http2::Pool::new(dial, shared.limits.head()),
+        };
         let (name, protocol) = (Arc::from(config.name.as_str()), config.protocol);
-        Self { name, port, protocol, application, called, way, pool, unreachable, shared }
+        let danger_permissive_until = config.danger_permissive_until;
+        Self { name, port, protocol, danger_permissive_until, application, called, way, ways, unreachable, shared }
     }
 
     /// Returns the address that a caller called.
@@ -79,15 +88,26 @@ impl Door {
         self.called.or_else(|| socket.local_addr().ok())
     }
 
+    /// Where the application listens.
+    pub(crate) fn application(&self) -> SocketAddr {
+        self.application
+    }
+
+    /// Where the requests of its callers go.
+    pub(crate) fn onward(&self) -> Onward {
+        Onward::from(&self.ways)
+    }
+
     pub(crate) fn pool(&self) -> &Arc<Pool> {
-        &self.pool
+        &self.ways.http1
     }
 
     /// Returns how a connection to this door is registered.
     pub(crate) fn registration(&self) -> (Role, Waiting) {
         match self.protocol {
             Protocol::Tcp => (Role::InboundTcp, Waiting::Relay),
-            Protocol::Http => (Role::InboundHttp, Waiting::Request),
+            // What is spoken shows later; until then nothing passes.
+            Protocol::Http | Protocol::Auto => (Role::InboundHttp, Waiting::Request),
         }
     }
 
@@ -96,6 +116,23 @@ impl Door {
         match self.protocol {
             Protocol::Tcp => Box::pin(self.tcp(known)),
             Protocol::Http => Box::pin(self.http(known)),
+            Protocol::Auto => Box::pin(self.any(known)),
+        }
+    }
+
+    /// Finds out what a caller speaks. What is no HTTP is registered anew, and decided about, as a connection of bytes.
+    async fn any(&self, known: Known) {
+        let Known { peer, stream, registered, trace } = known;
+        let waits = (self.shared.limits.detect_timeout, &self.shared.drain);
+        let Some((found, stream)) = detect::detect(stream, registered.live(), waits).await else { return };
+        match found {
+            Found::Http1 | Found::Http2 => {
+                Box::pin(self.http(Known { peer, stream, registered, trace })).await;
+            }
+            Found::Opaque => {
+                let registered = self.shared.registry.again(registered, Role::InboundTcp, Waiting::Relay);
+                Box::pin(self.tcp(Known { peer, stream, registered, trace })).await;
+            }
         }
     }
 
@@ -109,7 +146,7 @@ impl Door {
                 let denial = explained(&effective, &connection, Traffic::Tcp, denial);
                 let generation = Arc::clone(&effective.generation);
                 trace.denied(Refusal::by_policy(Stage::Connect, &denial, generation));
-                stream.reset_on_close();
+                stream.decline(Declined::Denied);
             }
             Decision::Allow(allowed) => {
                 open(&trace, &effective, &allowed);
@@ -126,7 +163,7 @@ impl Door {
             Err(error) => {
                 self.unreachable.tell(self.application, &error);
                 self.shared.metrics.upstream_failed(error.code());
-                stream.reset_on_close();
+                stream.decline(Declined::Unreachable);
                 return CloseCause::DestinationFailed;
             }
         };
@@ -140,26 +177,28 @@ impl Door {
         let connection = live.key.as_policy(clock::decided_at());
         let refused = at_connect(&effective, &connection).err();
         let gate = gate::InboundGate::new(Arc::clone(&self.shared), trace.clone(), peer, live.key.clone());
-        let pool = Arc::clone(&self.pool);
-        let session = match refused {
+        match refused {
             Some(denial) => {
                 live.refuse();
-                Session::new(refused::RefusedGate::new(gate, denial, effective), pool, Arc::clone(&live))
+                let gate = refused::RefusedGate::new(gate, denial, effective);
+                self.requests(stream, gate, &live).await;
             }
             None => {
                 open(&trace, &effective, &Allowed::default());
-                Session::new(gate, pool, Arc::clone(&live))
+                drop(effective);
+                let cause = self.requests(stream, gate, &live).await;
+                trace.closed(live.activity.totals(), cause);
             }
-        };
-        let (limits, drain) = (self.shared.limits.head(), &self.shared.drain);
-        let ended = http1::serve(stream, limits, Arc::new(session), drain).await;
-        if !live.is_refused() {
-            trace.closed(live.activity.totals(), cause_of(&ended, &live));
         }
+    }
+
+    async fn requests<G: Gate>(&self, stream: Stream, gate: G, live: &Arc<Live>) -> CloseCause {
+        cause_of(&detect::http(stream, gate, &self.ways, live, &self.shared).await, live)
     }
 }
 
 /// Connects a pool to the application.
+#[derive(Clone)]
 struct Application {
     application: SocketAddr,
     limit: std::time::Duration,

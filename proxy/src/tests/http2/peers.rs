@@ -211,26 +211,10 @@ async fn serve(socket: TcpStream, seen: Arc<Seen>) {
 }
 
 async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, seen: Arc<Seen>) {
-    let (parts, mut body) = request.into_parts();
+    let (parts, body) = request.into_parts();
     seen.requests.lock().unwrap().push(Request::from_parts(parts.clone(), ()));
     match parts.uri.path() {
-        "/echo" => {
-            let mut to = respond.send_response(Response::new(()), false).unwrap();
-            while let Some(Ok(bytes)) = body.data().await {
-                body.flow_control().release_capacity(bytes.len()).unwrap();
-                let mut rest = bytes;
-                while !rest.is_empty() {
-                    to.reserve_capacity(rest.len());
-                    let Some(Ok(room)) = std::future::poll_fn(|cx| to.poll_capacity(cx)).await else {
-                        return;
-                    };
-                    to.send_data(rest.split_to(room.min(rest.len())), false).unwrap();
-                }
-            }
-            let mut trailers = body.trailers().await.ok().flatten().unwrap_or_default();
-            trailers.insert("grpc-status", "0".parse().unwrap());
-            let _ = to.send_trailers(trailers);
-        }
+        "/echo" => echo(body, respond).await,
         "/hang" | "/slow" => {
             if let Ok(reason) = std::future::poll_fn(|cx| respond.poll_reset(cx)).await {
                 seen.resets.lock().unwrap().push(reason);
@@ -272,4 +256,23 @@ async fn answer(request: Request<RecvStream>, mut respond: SendResponse<Bytes>, 
             }
         }
     }
+}
+
+/// Sends back what comes, and a status behind it.
+async fn echo(mut body: RecvStream, mut respond: SendResponse<Bytes>) {
+    let mut to = respond.send_response(Response::new(()), false).unwrap();
+    while let Some(Ok(bytes)) = body.data().await {
+        body.flow_control().release_capacity(bytes.len()).unwrap();
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            to.reserve_capacity(rest.len());
+            let Some(Ok(room)) = std::future::poll_fn(|cx| to.poll_capacity(cx)).await else {
+                return;
+            };
+            to.send_data(rest.split_to(room.min(rest.len())), false).unwrap();
+        }
+    }
+    let mut trailers = body.trailers().await.ok().flatten().unwrap_or_default();
+    trailers.insert("grpc-status", "0".parse().unwrap());
+    let _ = to.send_trailers(trailers);
 }

@@ -78,9 +78,7 @@ async fn a_stop_lets_requests_in_flight_finish_and_takes_no_more() {
     let mut response = response.await.unwrap();
 
     setting.stage.sidecar.stop.cancel();
-    eventually(async || tokio::net::TcpStream::connect(setting.stage.sidecar.inbound()).await.err())
-        .await
-        .unwrap();
+    setting.stage.sidecar.wait_ready(503).await;
     body.send_data("late".into(), true).unwrap();
     let back = response.body_mut().data().await.unwrap().unwrap();
     let trailers = response.body_mut().trailers().await.unwrap().unwrap();
