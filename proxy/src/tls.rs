@@ -140,11 +140,6 @@ impl<S> TlsStream<S> {
     pub(crate) fn get_ref(&self) -> &S {
         &self.io
     }
-
-    /// Whether sealed bytes wait for the socket to take them.
-    pub(crate) fn has_unsent(&self) -> bool {
-        !self.outgoing.is_empty()
-    }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {

@@ -126,8 +126,8 @@ async fn an_end_without_close_notify_breaks_the_relay() {
 
 #[tokio::test]
 async fn nothing_is_read_for_a_peer_that_does_not_read() {
-    let ((mut app, outbound), (inbound, _backend)) = (sockets().await, sockets().await);
-    for socket in [&app, &outbound, &inbound, &_backend] {
+    let ((app, outbound), (inbound, backend)) = (sockets().await, sockets().await);
+    for socket in [&app, &outbound, &inbound, &backend] {
         let socket = socket2::SockRef::from(socket);
         socket.set_recv_buffer_size(16 * 1024).unwrap();
         socket.set_send_buffer_size(16 * 1024).unwrap();
