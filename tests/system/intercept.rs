@@ -619,7 +619,7 @@ fn pings(host: &Host, to: IpAddr) -> bool {
         rustix::net::sockopt::set_socket_timeout(&socket, timeout, Some(Duration::from_secs(3))).unwrap();
         rustix::net::connect(&socket, &SocketAddr::from((to, 0))).unwrap();
         // Type, code, checksum (the kernel fills in that of ICMPv6), identifier, number.
-        let checksum = !(u16::from(request as u8) << 8);
+        let checksum = !(u16::from(request) << 8);
         let mut packet = [request, 0, 0, 0, 0, 0, 0, 0];
         packet[2..4].copy_from_slice(&checksum.to_be_bytes());
         rustix::net::send(&socket, &packet, SendFlags::empty()).unwrap();

@@ -27,7 +27,7 @@ pub(crate) struct TransparentInbound {
     default_protocol: Protocol,
     probes: Vec<Probe>,
     own: OwnPorts,
-    doors: Doors,
+    doors: Doors<Door>,
     name: Arc<str>,
     shared: Arc<Shared>,
 }
@@ -43,7 +43,7 @@ impl TransparentInbound {
             default_protocol: called.default_protocol,
             probes: config.probes.clone(),
             own: OwnPorts::of(config),
-            doors: Doors::default(),
+            doors: Doors::new(),
             name: Arc::from(NAME),
             shared,
         })
