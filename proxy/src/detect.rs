@@ -6,6 +6,8 @@
 
 mod ahead;
 mod first;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod speak;
 
 pub(crate) use first::Found;

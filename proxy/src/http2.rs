@@ -5,6 +5,8 @@
 
 mod exchange;
 mod frames;
+#[cfg(any(fuzzing, test))]
+pub mod fuzzing;
 mod head;
 mod limits;
 mod pool;

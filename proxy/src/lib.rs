@@ -50,7 +50,11 @@ pub mod workload_api;
 
 pub use config::{Config, PolicySource};
 #[cfg(fuzzing)]
+pub use detect::fuzzing as detection;
+#[cfg(fuzzing)]
 pub use http1::fuzzing;
+#[cfg(fuzzing)]
+pub use http2::fuzzing as streams;
 pub use policies::LoadError;
 pub use handover::HandoverError;
 pub use run::{Again, CheckError, Outside, Ready, RunError, TakeOver, check, run, run_with};
