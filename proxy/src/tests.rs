@@ -10,6 +10,7 @@ mod limits;
 mod live;
 mod outbound;
 mod reload;
+mod requests;
 mod responses;
 mod sources;
 mod upgrades;
