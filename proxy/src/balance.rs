@@ -32,9 +32,7 @@ pub(crate) use health::next_question;
 pub(crate) use locality::Distance;
 pub use locality::{Locality, LocalityError};
 pub(crate) use ring::hash;
-pub use settings::{
-    Breakers, Check, Ejection, HashBy, Health, Method, Probe, Retries, Settings, Via,
-};
+pub use settings::{Breakers, Check, Ejection, HashBy, Health, Method, Probe, Retries, Settings, Via};
 
 use breaker::UnderWay;
 use budget::Budget;
@@ -182,7 +180,8 @@ impl Balancer {
         }
     }
 
-    pub(crate) fn settings(&self) -> &Settings {
+    #[cfg(test)]
+    fn settings(&self) -> &Settings {
         &self.settings
     }
 

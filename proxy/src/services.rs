@@ -24,7 +24,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use policy::{CanonicalHost, service::Service as Described};
+use policy::service::Service as Described;
 use tokio::sync::Notify;
 
 pub(crate) use call::{Call, CallError, Held, Room};
@@ -69,7 +69,6 @@ pub(crate) struct Services {
 pub(crate) struct Table {
     services: BTreeMap<Arc<str>, Arc<Service>>,
     addresses: HashMap<SocketAddr, Arc<Service>>,
-    hosts: HashMap<String, Vec<(u16, Arc<Service>)>>,
 }
 
 impl Table {
@@ -153,20 +152,6 @@ impl Services {
     pub(crate) fn find(&self, called: SocketAddr) -> Option<Arc<Service>> {
         let called = SocketAddr::new(called.ip().to_canonical(), called.port());
         self.table.load().addresses.get(&called).cloned()
-    }
-
-    /// Returns the service that is called by a host, with its port. Without a port it is the only one of that host, or the
-    /// one on port 80.
-    pub(crate) fn find_host(&self, authority: &str) -> Option<Arc<Service>> {
-        let host = CanonicalHost::parse(authority).ok()?;
-        let table = self.table.load();
-        let called = table.hosts.get(host.as_str())?;
-        let port = match (host.port(), called.as_slice()) {
-            (Some(port), _) => port,
-            (None, [(port, _)]) => *port,
-            (None, _) => HTTP,
-        };
-        called.iter().find(|(other, _)| *other == port).map(|(_, service)| Arc::clone(service))
     }
 
     /// Has the addresses of hosts looked up from now on.
@@ -263,24 +248,13 @@ impl Table {
             let Some(service) = self.services.get(&spec.name) else { continue };
             for host in &spec.hosts {
                 match host {
-                    Host::Address(address) => {
-                        for port in &spec.ports {
-                            written.add(SocketAddr::new(*address, *port), service);
-                        }
+                    Host::Address(address) => written.add_all(*address, spec, service),
+                    Host::Name(name) if known.hosts == Hosts::LookedUp => {
+                        let addresses = known.names.get(name).into_iter().flatten();
+                        addresses.for_each(|address| looked_up.add_all(*address, spec, service));
                     }
-                    Host::Name(name) => {
-                        let addresses = known.names.get(name).filter(|_| known.hosts == Hosts::LookedUp);
-                        for address in addresses.into_iter().flatten() {
-                            for port in &spec.ports {
-                                looked_up.add(SocketAddr::new(*address, *port), service);
-                            }
-                        }
-                    }
+                    Host::Name(_) => {}
                 }
-                let called = self.hosts.entry(host.to_string()).or_default();
-                let free = |port: &&u16| !called.iter().any(|(other, _)| other == *port);
-                let ports: Vec<u16> = spec.ports.iter().filter(free).copied().collect();
-                called.extend(ports.into_iter().map(|port| (port, Arc::clone(service))));
             }
         }
         self.addresses = looked_up.undisputed();
@@ -293,6 +267,12 @@ impl Table {
 struct Claims(HashMap<SocketAddr, Option<Arc<Service>>>);
 
 impl Claims {
+    fn add_all(&mut self, address: IpAddr, spec: &Spec, service: &Arc<Service>) {
+        for port in &spec.ports {
+            self.add(SocketAddr::new(address, *port), service);
+        }
+    }
+
     fn add(&mut self, address: SocketAddr, service: &Arc<Service>) {
         if self.0.len() >= MAX_ADDRESSES && !self.0.contains_key(&address) {
             return;
@@ -337,8 +317,6 @@ fn members(spec: &Spec, names: &HashMap<Arc<str>, Vec<IpAddr>>) -> Vec<Member> {
     members
 }
 
-/// The port of plain HTTP.
-const HTTP: u16 = 80;
 /// Endpoints of one service by their addresses: as many as its file may name.
 const MAX_MEMBERS: usize = policy::service::MAX_ENDPOINTS;
 /// Names whose addresses are kept.

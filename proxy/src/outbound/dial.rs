@@ -126,7 +126,9 @@ impl ReachError {
     fn blame(&self) -> Blame {
         match self {
             Self::Connect(_) | Self::TimedOut | Self::Handshake { .. } => Blame::Endpoint,
-            Self::Rejected { reason: TRUST_WITHDRAWN, .. } | Self::NoIdentity | Self::Call(_) => Blame::Nobody,
+            Self::Rejected { reason: TRUST_WITHDRAWN, .. } | Self::NoIdentity | Self::Call(_) => {
+                Blame::Nobody
+            }
             Self::Rejected { .. } => Blame::Impostor,
             Self::Tunnel(error) => match error {
                 // A decision about the call: nobody else is asked for another one.
@@ -222,7 +224,11 @@ impl Dialler {
     }
 
     /// Connects to one endpoint for whoever keeps the connection.
-    pub(super) async fn connect_for_pool(&self, address: SocketAddr, via: Via) -> Result<Reached, ReachError> {
+    pub(super) async fn connect_for_pool(
+        &self,
+        address: SocketAddr,
+        via: Via,
+    ) -> Result<Reached, ReachError> {
         let (limit, handshake) = self.service.try_limits(self.shared.limits.handshake_timeout);
         let connecting = self.connect_to(address, via, (limit, handshake), (None, Waiting::Nothing));
         let reached = match handshake {

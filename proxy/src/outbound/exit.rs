@@ -14,8 +14,8 @@ use policy::service::Protocol;
 use super::{Onward, dial::Dialler, gate::OutboundGate};
 use crate::{
     activity::{self, Expired, Waiting},
-    config::Tunnelling,
     balance::Via,
+    config::Tunnelling,
     detect::{self, Found, Ways},
     http1::{self, Dial, DialError, Dialled, PoolKey},
     http2,
@@ -30,9 +30,16 @@ use crate::{
 
 /// The ways out of one thread.
 pub(crate) struct Exits {
-    all: Mutex<HashMap<(Arc<str>, Tunnelling), Arc<Exit>>>,
+    all: Mutex<HashMap<Where, Arc<Exit>>>,
     tunnels: Arc<Tunnels>,
     shared: Arc<Shared>,
+}
+
+/// Which way out it is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Where {
+    service: Arc<str>,
+    tunnelling: Tunnelling,
 }
 
 impl Exits {
@@ -48,7 +55,7 @@ impl Exits {
     /// Returns the way to a service.
     pub(crate) fn to(&self, service: &Arc<Service>, tunnelling: Tunnelling) -> Arc<Exit> {
         let mut all = lock(&self.all);
-        let key = (Arc::clone(service.name()), tunnelling);
+        let key = Where { service: Arc::clone(service.name()), tunnelling };
         if let Some(exit) = all.get(&key)
             && Arc::ptr_eq(&exit.dialler.service, service)
         {
@@ -230,7 +237,9 @@ impl Dial for Pooled {
 
     fn dial(&self) -> Pin<Box<dyn Future<Output = Result<Dialled, DialError>> + Send + '_>> {
         Box::pin(async {
-            let PoolKey::Mutual { own, expected, .. } = self.key()? else { return Err(DialError::NoIdentity) };
+            let PoolKey::Mutual { own, expected, .. } = self.key()? else {
+                return Err(DialError::NoIdentity);
+            };
             let (address, via) = self.at;
             let reached = self.dialler.connect_for_pool(address, via).await?;
             let key = PoolKey::Mutual { own, expected, generation: reached.generation };

@@ -12,11 +12,10 @@ use identity::SpiffeId;
 use policy::service::{self as described, Protocol, Service as Described};
 
 use super::{Hosts, Origin};
-use crate::config::ON_UNAVAILABLE;
 use crate::balance::{
-    Breakers, Check, Distance, Ejection, HashBy, Health, Locality, Method, Probe, Retries, Settings,
-    Via,
+    Breakers, Check, Distance, Ejection, HashBy, Health, Locality, Method, Probe, Retries, Settings, Via,
 };
+use crate::config::ON_UNAVAILABLE;
 
 /// What one origin names: each service once.
 #[derive(Debug, Clone, Default)]
@@ -130,7 +129,11 @@ impl Spec {
             }
         };
         if service.retries.on_unavailable == Some(true) {
-            tracing::warn!(service = service.name, reason = ON_UNAVAILABLE, "a setting of a service has no effect");
+            tracing::warn!(
+                service = service.name,
+                reason = ON_UNAVAILABLE,
+                "a setting of a service has no effect"
+            );
         }
         let timeouts = &service.timeouts;
         Self {

@@ -79,7 +79,7 @@ fn connect(
 }
 
 #[test]
-fn a_service_is_found_by_its_addresses_and_hosts_on_its_ports() {
+fn a_service_is_found_by_its_addresses_on_its_ports() {
     let services = services(&format!(
         "services:\n{}{}",
         service(
@@ -94,14 +94,6 @@ fn a_service_is_found_by_its_addresses_and_hosts_on_its_ports() {
     }
     for address in ["10.0.0.7:81", "10.0.0.8:80", "10.1.0.1:8443"] {
         assert_eq!(found(&services, address), None, "{address}");
-    }
-    let host = |authority| services.find_host(authority).map(|service| service.name().to_string());
-    for authority in ["shop.test", "SHOP.test.", "shop.test:8080", "10.0.0.7", "[2001:db8::7]:80"] {
-        assert_eq!(host(authority).as_deref(), Some("shop"), "{authority}");
-    }
-    assert_eq!(host("db.test").as_deref(), Some("db"));
-    for authority in ["shop.test:81", "evil.shop.test", "", "user@shop.test", "shop.test:8080:1"] {
-        assert_eq!(host(authority), None, "{authority}");
     }
 }
 
