@@ -288,7 +288,7 @@ impl Admin {
             "warnings": list(warnings),
             "identity": now.identity.as_ref().map(|identity| identity.id().as_str().to_owned()),
             "policy_generation": &*now.generation,
-            "config_generation": self.config.borrow()["generation"],
+            "config_generation": self.config.borrow().get("generation").cloned(),
             "pid": std::process::id(),
             "audit_healthy": self.shared.log.healthy(),
         });

@@ -1,6 +1,8 @@
 //! Accepts connections: bounded in number, never spinning, never dying of a full descriptor table.
 
 mod full;
+#[cfg(test)]
+mod tests;
 
 use std::{
     future::Future,

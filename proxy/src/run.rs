@@ -1,6 +1,7 @@
 //! Starts everything, or takes it over, has it go by another configuration when asked to, and ends with the audit log on
 //! disk.
 
+mod arriving;
 mod change;
 mod checking;
 mod effective;

@@ -6,6 +6,7 @@ pub(crate) mod backend;
 pub(crate) mod cluster;
 pub(crate) mod command;
 pub(crate) mod http;
+pub(crate) mod mesh;
 pub(crate) mod pki;
 pub(crate) mod port;
 pub(crate) mod process;

@@ -24,7 +24,7 @@ impl Change {
     /// Compares a configuration with the one in force.
     pub(super) fn of(running: &Config, wanted: &Config) -> Self {
         let mut restart: Vec<&'static str> =
-            FIXED.iter().filter(|(_, part)| part(running) != part(wanted)).map(|(key, _)| *key).collect();
+            FIXED.iter().filter(|part| part.differs(running, wanted)).map(|part| part.key).collect();
         let mut config = running.clone();
         config.drain = wanted.drain;
         config.limits = wanted.limits.clone();
@@ -48,7 +48,7 @@ impl Change {
         }
         config.outbound.clone_from(&wanted.outbound);
         config.services.own.clone_from(&wanted.services.own);
-        if restart.is_empty() && debug(&config) != debug(wanted) {
+        if debug(&with_fixed(config.clone(), wanted, &restart)) != debug(wanted) {
             // A key that nobody here knows of is not silently taken for one that is in force.
             restart.push("others");
         }
@@ -66,8 +66,8 @@ impl Change {
             changed: names(after.iter().filter(is_changed).collect()),
             settings: SETTINGS
                 .iter()
-                .filter(|(_, part)| part(running) != part(&config))
-                .map(|(key, _)| *key)
+                .filter(|part| part.differs(running, &config))
+                .map(|part| part.key)
                 .collect(),
             restart,
             config,
@@ -79,6 +79,31 @@ impl Change {
         let listeners = [&self.added, &self.removed, &self.changed];
         !self.settings.is_empty() || listeners.into_iter().any(|names| !names.is_empty())
     }
+}
+
+/// Adds what waits for a restart: what differs even so is a key that has no place here.
+fn with_fixed(config: Config, wanted: &Config, restart: &[&str]) -> Config {
+    let mut all = Config {
+        identity: wanted.identity.clone(),
+        source: wanted.source.clone(),
+        policies: wanted.policies.clone(),
+        istio: wanted.istio.clone(),
+        jwt: wanted.jwt.clone(),
+        services: wanted.services.clone(),
+        admin: wanted.admin.clone(),
+        audit: wanted.audit.clone(),
+        workers: wanted.workers,
+        telemetry: wanted.telemetry.clone(),
+        lifecycle: wanted.lifecycle.clone(),
+        ..config
+    };
+    if restart.contains(&"inbound") || restart.contains(&"transparent") {
+        all.inbound.clone_from(&wanted.inbound);
+        all.tunnel.clone_from(&wanted.tunnel);
+        all.probes.clone_from(&wanted.probes);
+        all.transparent.clone_from(&wanted.transparent);
+    }
+    all
 }
 
 /// How traffic is captured decides how every socket is made.
@@ -104,31 +129,50 @@ pub(super) fn debug(part: &impl Debug) -> String {
     format!("{part:?}")
 }
 
-/// What only a start reads: each key with its part in a form that can be compared.
-const FIXED: [(&str, fn(&Config) -> String); 10] = [
-    ("identity", |config| debug(&config.identity)),
-    ("source", |config| debug(&config.source)),
-    ("policies", |config| debug(&config.policies)),
-    ("istio", |config| debug(&config.istio)),
-    ("jwt", |config| debug(&config.jwt)),
-    ("services_dir, services_from, services_state_dir, locality or dns", |config| {
+/// A part of a configuration by its key, in a form that can be compared.
+struct Part {
+    key: &'static str,
+    text: fn(&Config) -> String,
+}
+
+impl Part {
+    const fn of(key: &'static str, text: fn(&Config) -> String) -> Self {
+        Self { key, text }
+    }
+
+    fn differs(&self, one: &Config, other: &Config) -> bool {
+        (self.text)(one) != (self.text)(other)
+    }
+}
+
+/// What only a start reads.
+const FIXED: [Part; 11] = [
+    Part::of("identity", |config| debug(&config.identity)),
+    Part::of("source", |config| debug(&config.source)),
+    Part::of("policies", |config| debug(&config.policies)),
+    Part::of("istio", |config| debug(&config.istio)),
+    Part::of("jwt", |config| debug(&config.jwt)),
+    Part::of("services_dir, services_from, services_state_dir, locality or dns", |config| {
         let services = &config.services;
         debug(&(&services.directory, &services.from, &services.state_dir, &services.locality, &services.dns))
     }),
-    ("admin", |config| debug(&config.admin)),
-    ("audit", |config| debug(&config.audit)),
-    ("workers", |config| debug(&config.workers)),
-    ("handover", |config| debug(&config.lifecycle.handover.as_ref().map(|handover| &handover.socket))),
+    Part::of("admin", |config| debug(&config.admin)),
+    Part::of("audit", |config| debug(&config.audit)),
+    Part::of("workers", |config| debug(&config.workers)),
+    Part::of("telemetry", |config| debug(&config.telemetry)),
+    Part::of("handover", |config| {
+        debug(&config.lifecycle.handover.as_ref().map(|handover| &handover.socket))
+    }),
 ];
 
 /// What comes into force beside the listeners.
-const SETTINGS: [(&str, fn(&Config) -> String); 6] = [
-    ("limits", |config| debug(&config.limits)),
-    ("probes", |config| debug(&config.probes)),
-    ("services", |config| debug(&config.services.own)),
-    ("drain", |config| debug(&config.drain)),
-    ("drain_delay", |config| debug(&config.lifecycle.drain_delay)),
-    ("handover", |config| debug(&config.lifecycle.handover)),
+const SETTINGS: [Part; 6] = [
+    Part::of("limits", |config| debug(&config.limits)),
+    Part::of("probes", |config| debug(&config.probes)),
+    Part::of("services", |config| debug(&config.services.own)),
+    Part::of("drain", |config| debug(&config.drain)),
+    Part::of("drain_delay", |config| debug(&config.lifecycle.drain_delay)),
+    Part::of("handover", |config| debug(&config.lifecycle.handover)),
 ];
 
 #[cfg(test)]

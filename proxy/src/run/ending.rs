@@ -17,19 +17,22 @@ pub(super) struct Patience {
     pub(super) drain: Duration,
 }
 
-/// Ends in order. Readiness goes first and each answer says that it is the last; then nothing is accepted any more.
+/// Begins the end: readiness goes first and each answer says that it is the last, while connections are still taken.
 /// `hurry` ends all waiting.
+pub(super) async fn announce(shared: &Shared, patience: Patience, hurry: &CancellationToken) {
+    shared.state.set_problem(Part::Draining, Some("the proxy is stopping".to_owned()));
+    shared.registry.finish();
+    tracing::info!(connections = shared.registry.len(), "draining");
+    unless(hurry, sleep(patience.delay)).await;
+}
+
+/// Has connections finish once nothing is accepted any more.
 pub(super) async fn drain(
     serving: &mut Serving,
     shared: &Shared,
     patience: Patience,
     hurry: &CancellationToken,
 ) {
-    shared.state.set_problem(Part::Draining, Some("the proxy is stopping".to_owned()));
-    shared.registry.finish();
-    tracing::info!(connections = shared.registry.len(), "draining");
-    unless(hurry, sleep(patience.delay)).await;
-    serving.close(false);
     shared.drain.cancel();
     unless(hurry, timeout(patience.drain, serving.finished())).await;
     cut(serving, shared).await;

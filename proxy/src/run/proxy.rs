@@ -3,7 +3,6 @@
 use std::{future::pending, io, sync::Arc, time::Duration};
 
 use audit::{Lifecycle, Side, Writer};
-use rustix::process::{Pid, test_kill_process};
 use serde_json::Value;
 use tokio::{
     net::{UnixListener, UnixStream},
@@ -15,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Outside, Ready, RunError, TakeOver,
+    Outside, Ready, RunError, arriving,
     change::Change,
     effective,
     ending::{self, Patience},
@@ -27,7 +26,7 @@ use crate::{
     admin::{self, Admin},
     config::{Config, HANDOVER_DRAIN},
     control::Settings,
-    handover::{self, Giving, HandoverError, Taking},
+    handover::{Giving, HandoverError},
     lifecycle::{AskConfig, Reconfigured},
     policies::describe,
     shared::Shared,
@@ -68,7 +67,7 @@ enum End {
 
 /// Runs a proxy to its end.
 pub(super) async fn run(config: Config, outside: Outside, ready: impl FnOnce(Ready)) -> Result<(), RunError> {
-    let mut taking = take_over(&config, outside.take_over).await?;
+    let mut taking = arriving::take_over(&config, outside.take_over).await?;
     let given = match &mut taking {
         Some(taking) => taking.sockets().await?,
         None => Vec::new(),
@@ -85,7 +84,7 @@ pub(super) async fn run(config: Config, outside: Outside, ready: impl FnOnce(Rea
     let writer = match &mut taking {
         None => prepared.start()?,
         Some(taking) => {
-            could_serve(&shared, taking, &outside.stop).await?;
+            arriving::could_serve(&shared, taking, &outside.stop).await?;
             taking.ready().await?;
             prepared.start()?
         }
@@ -95,7 +94,7 @@ pub(super) async fn run(config: Config, outside: Outside, ready: impl FnOnce(Rea
     let serving = Serving::new(workers.runtimes(), Arc::clone(&shared), settings.0);
     let mut proxy = Proxy::new((config, outside), serving, shared, (hangup, sockets), (keeping, keep))?;
     if let Some(taking) = taking {
-        settle(taking).await?;
+        arriving::settle(taking).await?;
     }
     ready(sockets::ready(&proxy.config, &proxy.sockets));
     let end = proxy.live().await;
@@ -103,53 +102,6 @@ pub(super) async fn run(config: Config, outside: Outside, ready: impl FnOnce(Rea
     drop(workers);
     sending.abort();
     proxy.close(end, writer).await
-}
-
-/// Asks the running proxy for its sockets, where that is wanted and there is one.
-async fn take_over(config: &Config, wanted: TakeOver) -> Result<Option<Taking>, RunError> {
-    match (wanted, &config.lifecycle.handover) {
-        (TakeOver::Never, _) => Ok(None),
-        (TakeOver::IfRunning, None) => Err(RunError::NoHandover),
-        (TakeOver::IfRunning, Some(handover)) => Ok(Taking::ask(&handover.socket).await?),
-    }
-}
-
-/// Waits for everything that serving needs. The running proxy serves meanwhile.
-async fn could_serve(shared: &Shared, taking: &mut Taking, stop: &CancellationToken) -> Result<(), RunError> {
-    let missing = || {
-        let problems = shared.state.problems().into_iter().filter(|(part, _)| part.blocks());
-        problems.map(|(part, reason)| format!("{}: {reason}", part.as_str())).collect::<Vec<_>>().join("; ")
-    };
-    let come = async {
-        while !shared.state.is_ready() {
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    tokio::select! {
-        () = come => Ok(()),
-        error = taking.breaks() => Err(error.into()),
-        () = stop.cancelled() => Err(RunError::NotReady { reasons: "told to stop".to_owned() }),
-        () = tokio::time::sleep(handover::READY - MARGIN) => Err(RunError::NotReady { reasons: missing() }),
-    }
-}
-
-/// Tells the proxy that was taken over from. Where it does not answer, it is gone, or it goes on and we do not.
-async fn settle(mut taking: Taking) -> Result<(), RunError> {
-    let predecessor = taking.predecessor();
-    let Err(error) = taking.serving().await else {
-        tracing::info!(predecessor, "taken over: the process before accepts no more");
-        return Ok(());
-    };
-    if is_alive(predecessor) {
-        return Err(error.into());
-    }
-    tracing::warn!(predecessor, reason = describe(&error), "the process that was taken over from is gone");
-    Ok(())
-}
-
-fn is_alive(pid: u32) -> bool {
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    pid.is_some_and(|pid| test_kill_process(pid) != Err(rustix::io::Errno::SRCH))
 }
 
 impl Proxy {
@@ -343,8 +295,15 @@ impl Proxy {
         let patience = Patience { delay: lifecycle.drain_delay, drain: self.config.drain };
         let (stop, hurry) = (&self.outside.stop, &self.outside.hurry);
         match end {
-            End::Stopped => ending::drain(&mut self.serving, &self.shared, patience, hurry).await,
+            End::Stopped => {
+                ending::announce(&self.shared, patience, hurry).await;
+                self.serving.close(false);
+                // Whoever comes later is refused at once.
+                self.sockets.clear();
+                ending::drain(&mut self.serving, &self.shared, patience, hurry).await;
+            }
             End::Succeeded => {
+                self.sockets.clear();
                 let all = lifecycle.handover.as_ref().map_or(HANDOVER_DRAIN, |handover| handover.drain);
                 ending::outlive(&mut self.serving, &self.shared, (all, patience), (stop, hurry)).await;
             }
@@ -404,10 +363,6 @@ async fn accept(listener: Option<&UnixListener>) -> UnixStream {
 
 /// Operators that wait for an answer about the configuration; more are told to come again.
 const ASKS: usize = 4;
-/// How often a new process looks whether it is ready.
-const LOOK: Duration = Duration::from_millis(10);
-/// A new process gives up first, and says why.
-const MARGIN: Duration = Duration::from_secs(5);
 /// For one small file.
 const READ_LIMIT: Duration = Duration::from_secs(10);
 const RETRY: Duration = Duration::from_secs(1);

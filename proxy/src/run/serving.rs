@@ -269,8 +269,8 @@ impl Serving {
 /// What makes a listener what it is, in a form that can be compared; nothing where it carries no connections of the workload.
 fn made_of(place: &Place, config: &Config) -> Option<String> {
     match place.kind {
-        Kind::Inbound => config.inbound.iter().find(|one| one.name == place.name).map(|one| debug(one)),
-        Kind::Outbound => config.outbound.iter().find(|one| one.name == place.name).map(|one| debug(one)),
+        Kind::Inbound => config.inbound.iter().find(|one| one.name == place.name).map(debug),
+        Kind::Outbound => config.outbound.iter().find(|one| one.name == place.name).map(debug),
         // These lead to the doors of other listeners, and must not lead to a listener.
         Kind::Tunnel | Kind::Called | Kind::CalledTransparently | Kind::Calling => {
             let Config { inbound, outbound, tunnel, transparent, probes, admin, .. } = config;

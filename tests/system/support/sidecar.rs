@@ -245,6 +245,27 @@ impl Sidecar {
         }
     }
 
+    /// The configuration file.
+    pub(crate) fn config(&self) -> PathBuf {
+        self.dir.join("proxy.yaml")
+    }
+
+    /// Replaces a part of the configuration file; nobody is told.
+    #[track_caller]
+    pub(crate) fn edit(&self, from: &str, to: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        assert!(text.contains(from), "{from:?} is not in {text}");
+        std::fs::write(self.config(), text.replacen(from, to, 1)).unwrap();
+    }
+
+    /// Starts another process of the same configuration, which is to take over from this one.
+    pub(crate) fn successor(&self) -> Process {
+        let config = self.config().display().to_string();
+        let arguments = ["proxy", "run", "--take-over", "--config", &config].map(str::to_owned);
+        let command = clean(Command::new(&self.setup.program), &arguments);
+        Process::start(&format!("{}-new", self.setup.name), &self.dir, command)
+    }
+
     /// Starts the same sidecar again after its process ended.
     pub(crate) fn restart(&mut self) {
         self.respawn();
@@ -326,6 +347,16 @@ impl Callee {
         backend: super::backend::Backend,
         policy: impl FnOnce(&str, &str, u16) -> String,
     ) -> Self {
+        Self::start_by(&binary(), protocol, backend, policy)
+    }
+
+    /// `start` by another program.
+    fn start_by(
+        program: &Path,
+        protocol: &str,
+        backend: super::backend::Backend,
+        policy: impl FnOnce(&str, &str, u16) -> String,
+    ) -> Self {
         let root = tempfile::tempdir().unwrap();
         let authority = Authority::new(TRUST_DOMAIN);
         let inbound = SocketAddr::from((Ipv4Addr::LOCALHOST, port::free()));
@@ -334,6 +365,7 @@ impl Callee {
         write_policy(&root.path().join("api"), "api.yaml", &text);
         let setup =
             Setup::new("api").pem(&root.path().join("pem")).inbound(protocol, inbound, backend.address());
+        let setup = setup.program(program);
         let sidecar = setup.start(root.path());
         Self { caller: authority.svid(CALLER), root, authority, sidecar, inbound, backend }
     }
@@ -343,6 +375,12 @@ impl Callee {
         Self::start("http", super::backend::Backend::http(), |to, from, port| {
             allow_all("api", to, from, "http", port)
         })
+    }
+
+    /// TCP before an echo, by another program.
+    pub(crate) fn tcp_by(program: &Path) -> Self {
+        let policy = |to: &str, from: &str, port| allow_all("api", to, from, "tcp", port);
+        Self::start_by(program, "tcp", super::backend::Backend::echo(), policy)
     }
 
     /// TCP before an echo, allowed to the caller.

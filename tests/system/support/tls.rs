@@ -23,10 +23,15 @@ pub(crate) type Client = StreamOwned<ClientConnection, TcpStream>;
 /// Connects and finishes the handshake as far as the client's side goes. In TLS 1.3 the server's refusal
 /// of the client's certificate only shows on the first read.
 pub(crate) fn connect(address: SocketAddr, identity: Option<&Identity>) -> std::io::Result<Client> {
+    connect_on(http::connect(address)?, identity)
+}
+
+/// `connect` on a connection that there is.
+pub(crate) fn connect_on(socket: TcpStream, identity: Option<&Identity>) -> std::io::Result<Client> {
     let config = client_config(identity);
     let name = ServerName::try_from("vouchsafe.invalid").unwrap();
     let connection = ClientConnection::new(Arc::new(config), name).map_err(std::io::Error::other)?;
-    let mut stream = StreamOwned::new(connection, http::connect(address)?);
+    let mut stream = StreamOwned::new(connection, socket);
     while stream.conn.is_handshaking() {
         stream.conn.complete_io(&mut stream.sock)?;
     }
