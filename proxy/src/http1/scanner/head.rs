@@ -153,7 +153,8 @@ impl Head {
                 }
             }
             14 if name.eq_ignore_ascii_case(b"content-length") => {
-                if self.length.replace(parse_length(value)?).is_some() {
+                let length = parse_length(value)?;
+                if self.length.replace(length).is_some() {
                     return Err(Flaw::LengthRepeated);
                 }
             }
