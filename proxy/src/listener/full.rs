@@ -2,12 +2,16 @@
 //! learns at once what would otherwise look like a hang, and nothing spins.
 
 use std::{
-    fs::File,
     io,
+    os::fd::OwnedFd,
     time::{Duration, Instant},
 };
 
-use rustix::{io::Errno, net::SocketFlags};
+use rustix::{
+    event::{EventfdFlags, eventfd},
+    io::Errno,
+    net::SocketFlags,
+};
 use socket2::SockRef;
 use tokio::net::TcpListener;
 
@@ -15,7 +19,7 @@ use tokio::net::TcpListener;
 #[derive(Debug)]
 pub(super) struct Full {
     /// Given up for a moment where there is no other.
-    reserve: Option<File>,
+    reserve: Option<OwnedFd>,
     wait: Duration,
     said: Option<Instant>,
     failing: bool,
@@ -74,8 +78,9 @@ impl Full {
     }
 }
 
-fn reserve() -> Option<File> {
-    File::open("/dev/null").ok()
+/// Any descriptor does; this one needs no file, which a confined process may not be able to open.
+fn reserve() -> Option<OwnedFd> {
+    eventfd(0, EventfdFlags::CLOEXEC).ok()
 }
 
 /// After a failure to accept.
