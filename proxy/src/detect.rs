@@ -7,6 +7,7 @@
 mod ahead;
 mod first;
 #[cfg(any(fuzzing, test))]
+#[cfg_attr(test, expect(unreachable_pub, reason = "the fuzz targets call it from outside"))]
 pub mod fuzzing;
 mod speak;
 

@@ -6,6 +6,7 @@
 mod exchange;
 mod frames;
 #[cfg(any(fuzzing, test))]
+#[cfg_attr(test, expect(unreachable_pub, reason = "the fuzz targets call it from outside"))]
 pub mod fuzzing;
 mod head;
 mod limits;

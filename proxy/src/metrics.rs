@@ -207,6 +207,33 @@ impl Metrics {
         telemetry: &Telemetry,
     ) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("vouchsafe_proxy");
+        self.register_traffic(&mut registry);
+        self.register_updates(&mut registry);
+        registry.register("connections", "Live connections", self.live.clone());
+        registry.register("handshakes", "TLS handshakes in flight", self.handshaking.clone());
+        registry.register(
+            "svid_not_after_seconds",
+            "When the SVID in use expires",
+            self.svid_not_after.clone(),
+        );
+        registry.register("ready", "Whether the proxy is ready", self.ready.clone());
+        registry.register_collector(Box::new(Recorded(log.clone())));
+        registry.register_collector(Box::new(telemetry.written()));
+        let (lines, spans) = (Counter::<u64>::default(), Counter::<u64>::default());
+        let (lost_lines, lost_spans) = telemetry.lost();
+        lines.inc_by(lost_lines);
+        spans.inc_by(lost_spans);
+        registry.register("access_log_dropped", "Lines of the access log that found no room", lines);
+        registry.register("spans_lost", "Spans that reached no collector", spans);
+        if let Some(services) = self.services.get() {
+            registry.register_collector(Box::new(Counted(Arc::clone(services))));
+        }
+        let mut text = String::new();
+        text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+
+    fn register_traffic(&self, registry: &mut Registry) {
         registry.register("connections_opened", "Connections let through", self.opened.clone());
         registry.register("connections_closed", "Connections ended, by cause", self.closed.clone());
         registry.register("received_bytes", "Bytes received from callers", self.received.clone());
@@ -220,6 +247,15 @@ impl Metrics {
             self.upstream_failures.clone(),
         );
         registry.register("accept_failures", "Failures to accept a connection", self.accept_failures.clone());
+        registry.register("tokens", "Tokens of requests, by what they came to", self.tokens.clone());
+        registry.register(
+            "plaintext_callers",
+            "Callers that proved nothing, let in where danger_permissive says so",
+            self.plaintext.clone(),
+        );
+    }
+
+    fn register_updates(&self, registry: &mut Registry) {
         registry.register("policy_loads", "Attempts to load the policies", self.policy_loads.clone());
         registry.register("config_loads", "Attempts to read the configuration again", self.config_loads.clone());
         registry.register(
@@ -247,38 +283,11 @@ impl Metrics {
             "Answers of the identity source",
             self.identity_updates.clone(),
         );
-        registry.register("tokens", "Tokens of requests, by what they came to", self.tokens.clone());
         registry.register(
             "token_key_fetches",
             "Attempts to fetch the keys of token issuers",
             self.key_fetches.clone(),
         );
-        registry.register(
-            "plaintext_callers",
-            "Callers that proved nothing, let in where danger_permissive says so",
-            self.plaintext.clone(),
-        );
-        registry.register("connections", "Live connections", self.live.clone());
-        registry.register("handshakes", "TLS handshakes in flight", self.handshaking.clone());
-        registry.register(
-            "svid_not_after_seconds",
-            "When the SVID in use expires",
-            self.svid_not_after.clone(),
-        );
-        registry.register("ready", "Whether the proxy is ready", self.ready.clone());
-        registry.register_collector(Box::new(Recorded(log.clone())));
-        registry.register_collector(Box::new(telemetry.written()));
-        let (lines, spans) = (Counter::<u64>::default(), Counter::<u64>::default());
-        let lost = telemetry.lost();
-        (lines.inc_by(lost.0), spans.inc_by(lost.1));
-        registry.register("access_log_dropped", "Lines of the access log that found no room", lines);
-        registry.register("spans_lost", "Spans that reached no collector", spans);
-        if let Some(services) = self.services.get() {
-            registry.register_collector(Box::new(Counted(Arc::clone(services))));
-        }
-        let mut text = String::new();
-        text::encode(&mut text, &registry)?;
-        Ok(text)
     }
 }
 

@@ -80,9 +80,8 @@ impl Telemetry {
             view: Arc::new(View::new()),
         };
         let sending = async move {
-            match sending {
-                Some(sending) => sending.await,
-                None => {}
+            if let Some(sending) = sending {
+                sending.await;
             }
         };
         Ok((telemetry, sending))

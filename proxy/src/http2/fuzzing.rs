@@ -40,7 +40,7 @@ mod tests {
             host in "[a-zA-Z0-9.:@-]{1,20}", path in "/[ -~]{0,30}", beside in proptest::option::of("[a-z0-9.:]{1,20}"),
         ) {
             let Ok(mut request) = Request::get(format!("http://{host}{path}")).body(()) else { return Ok(()) };
-            if let Some(Ok(value)) = beside.map(|beside| HeaderValue::try_from(beside)) {
+            if let Some(Ok(value)) = beside.map(HeaderValue::try_from) {
                 request.headers_mut().insert("host", value);
             }
             let Ok(seen) = read(request.into_parts().0, 4096, 10) else { return Ok(()) };

@@ -89,6 +89,21 @@ impl Red {
     }
 }
 
+impl Red {
+    /// Returns route, outcome, class of status and count of whatever was counted.
+    fn totals(&self) -> impl Iterator<Item = (&str, &'static str, &'static str, u64)> {
+        let routes = self.routes.names().zip(&self.counts);
+        let rows = routes.flat_map(|(route, counts)| {
+            OUTCOMES.iter().zip(&counts.answered).map(move |(outcome, row)| (route, outcome.as_str(), row))
+        });
+        let cells = rows.flat_map(|(route, outcome, row)| {
+            let totals = row.iter().map(|cell| cell.load(Ordering::Relaxed));
+            CLASSES.into_iter().zip(totals).map(move |(class, total)| (route, outcome, class, total))
+        });
+        cells.filter(|(.., total)| *total > 0)
+    }
+}
+
 /// Writes the counts of all listeners and services.
 #[derive(Debug)]
 pub(crate) struct Written(pub(crate) Vec<std::sync::Arc<Red>>);
@@ -98,24 +113,16 @@ impl Collector for Written {
         let help = "HTTP requests answered, by listener or service, route, outcome and class of status";
         let mut family = encoder.encode_descriptor("http_requests", help, None, MetricType::Counter)?;
         for red in &self.0 {
-            for (route, counts) in red.routes.names().zip(&red.counts) {
-                for (outcome, classes) in OUTCOMES.iter().zip(&counts.answered) {
-                    for (class, cell) in CLASSES.iter().zip(classes) {
-                        let total = cell.load(Ordering::Relaxed);
-                        if total == 0 {
-                            continue;
-                        }
-                        let labels = [
-                            ("direction", red.way.as_str()),
-                            ("service", red.name.as_str()),
-                            ("route", route),
-                            ("outcome", outcome.as_str()),
-                            ("status", *class),
-                        ];
-                        let counter = prometheus_client::metrics::counter::ConstCounter::new(total);
-                        counter.encode(family.encode_family(&labels)?)?;
-                    }
-                }
+            for (route, outcome, class, total) in red.totals() {
+                let labels = [
+                    ("direction", red.way.as_str()),
+                    ("service", red.name.as_str()),
+                    ("route", route),
+                    ("outcome", outcome),
+                    ("status", class),
+                ];
+                let counter = prometheus_client::metrics::counter::ConstCounter::new(total);
+                counter.encode(family.encode_family(&labels)?)?;
             }
         }
         self.durations(&mut encoder)?;
