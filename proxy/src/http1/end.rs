@@ -31,6 +31,8 @@ pub(super) struct End {
 pub(super) struct Outgoing {
     pub(super) bytes: Vec<u8>,
     written: usize,
+    /// A byte of this message was written, whatever is left of it here.
+    touched: bool,
     flushed: bool,
     /// What is written stays, to be written once more elsewhere.
     kept: bool,
@@ -52,11 +54,11 @@ impl Outgoing {
 
     /// Begins once more.
     pub(super) fn rewind(&mut self) {
-        (self.written, self.flushed) = (0, false);
+        (self.written, self.touched, self.flushed) = (0, false, false);
     }
 
     pub(super) fn is_untouched(&self) -> bool {
-        self.written == 0
+        !self.touched
     }
 
     /// Returns the room of the buffer, where it is large.
@@ -84,6 +86,7 @@ impl Outgoing {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
                 taken => {
                     self.written += taken;
+                    self.touched = true;
                     wrote(taken);
                 }
             }

@@ -1,7 +1,10 @@
 //! Attack cases 20 to 24 and 27 to 29 against a real listener: each is refused with 400, closes the connection,
 //! leaves one record, and shows the application nothing.
 
-use tokio::io::AsyncWriteExt;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use super::Stage;
 use crate::testing::{Backend, HELLO, read_all, read_response};
@@ -163,6 +166,34 @@ async fn the_body_of_a_denied_request_is_never_read_as_a_request() {
         assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     }
     assert_eq!(stage.backend.received(), "");
+}
+
+#[tokio::test]
+async fn the_rest_of_a_body_is_never_sent_on_another_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let stage = Stage::inbound("http", Backend::at(listener.local_addr().unwrap())).await;
+    let mut client = stage.shop().await;
+    client.write_all(b"GET / HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
+    let (mut application, _) = listener.accept().await.unwrap();
+    application.read_exact(&mut [0; 16]).await.unwrap();
+    application.write_all(HELLO.as_bytes()).await.unwrap();
+    assert_eq!(read_response(&mut client).await.0, 200);
+
+    // The kept connection ends in the middle of a body.
+    let body = "beginGET /admin HTTP/1.1\r\nhost: web\r\n\r\n";
+    let head = format!("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: {}\r\n\r\n", body.len());
+    client.write_all(head.as_bytes()).await.unwrap();
+    client.write_all(&body.as_bytes()[..5]).await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"begin") {
+        assert_ne!(application.read_buf(&mut seen).await.unwrap(), 0);
+    }
+    drop(application);
+
+    tokio::select! {
+        (status, _, _) = read_response(&mut client) => assert_eq!(status, 502),
+        _ = listener.accept() => panic!("the application was asked once more"),
+    }
 }
 
 #[tokio::test]
