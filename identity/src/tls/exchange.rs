@@ -199,8 +199,9 @@ impl Handshake {
             Side::Server(connection) => take(connection.process_tls_records(shown), outgoing),
             Side::Client(connection) => take(connection.process_tls_records(shown), outgoing),
         };
-        if self.server_name.is_none() {
-            self.server_name = ASKED.take();
+        // Taken each time: a client that has to say hello twice asks twice, and leaves nothing to the next handshake here.
+        if let Some(asked) = ASKED.take() {
+            self.server_name = Some(asked);
         }
         self.incoming.drain(..discard.min(self.incoming.len()));
         self.shown = self.shown.saturating_sub(discard);

@@ -3,10 +3,15 @@
 use std::sync::OnceLock;
 
 use proptest::{prelude::*, sample::Index};
+use rustls::NamedGroup;
+use rustls::crypto::{ActiveKeyExchange, CryptoProvider, SharedSecret, SupportedKxGroup};
 
 use super::*;
+use crate::crypto;
 use crate::spiffe_id::SpiffeId;
 use crate::testing::Authority;
+use crate::tls::certified_key;
+use crate::tls::verifier::{PeerVerifier, ServerPolicy};
 use crate::verify::Flaw;
 
 struct Parties {
@@ -127,6 +132,71 @@ fn a_server_name_is_noted_for_the_connection_that_asked_for_it() {
         asked.map(|name| name.map(String::from)),
         [Some("db.prod.test".to_owned()), Some("other.prod.test".to_owned()), None]
     );
+}
+
+/// A group that no server knows, though what is sent for it is a share of one.
+#[derive(Debug)]
+struct Unheard(&'static dyn SupportedKxGroup);
+
+struct UnheardShare(Box<dyn ActiveKeyExchange>);
+
+const UNHEARD: NamedGroup = NamedGroup::Unknown(0x7a7a);
+
+impl SupportedKxGroup for Unheard {
+    fn start(&self) -> Result<Box<dyn ActiveKeyExchange>, Error> {
+        Ok(Box::new(UnheardShare(self.0.start()?)))
+    }
+
+    fn name(&self) -> NamedGroup {
+        UNHEARD
+    }
+}
+
+impl ActiveKeyExchange for UnheardShare {
+    fn complete(self: Box<Self>, share: &[u8]) -> Result<SharedSecret, Error> {
+        self.0.complete(share)
+    }
+
+    fn pub_key(&self) -> &[u8] {
+        self.0.pub_key()
+    }
+
+    fn group(&self) -> NamedGroup {
+        UNHEARD
+    }
+}
+
+/// A client whose first hello is answered with the wish for another one.
+fn retrying(name: &'static str) -> Handshake {
+    let mut provider = CryptoProvider::clone(&crypto::provider());
+    let known = *provider.kx_groups.last().unwrap();
+    provider.kx_groups = vec![Box::leak(Box::new(Unheard(known))), known];
+    let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(PeerVerifier::of_servers(ServerPolicy::DangerUnverified)))
+        .with_client_cert_resolver(Arc::new(certified_key(&parties().web)));
+    config.enable_secret_extraction = true;
+    let connection = UnbufferedClientConnection::new(Arc::new(config), name.try_into().unwrap()).unwrap();
+    Handshake::new(Side::Client(Box::new(connection)), parties().web.anchors())
+}
+
+#[test]
+fn a_server_name_asked_for_twice_is_no_other_connections() {
+    let (mut client, mut asked, mut other) = (retrying("admin.prod.test"), server(&[]), server(&[]));
+    let (mut to_client, mut to_server, mut hellos) = (Vec::new(), Vec::new(), 0);
+
+    for _ in 0..2 {
+        advance(&mut client, &mut to_client, &mut to_server).unwrap();
+        hellos += to_server.windows(6).filter(|start| matches!(start, [22, 3, _, _, _, 1])).count();
+        advance(&mut asked, &mut to_server, &mut to_client).unwrap();
+    }
+    advance(&mut other, &mut Vec::new(), &mut Vec::new()).unwrap();
+
+    assert_eq!(hellos, 2);
+    assert_eq!(asked.server_name.as_deref(), Some("admin.prod.test"));
+    assert_eq!(other.server_name, None);
 }
 
 #[test]
