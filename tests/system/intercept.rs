@@ -2,7 +2,6 @@
 //! around the called one gets nothing.
 
 mod app;
-mod lan;
 mod pair;
 
 use std::io::{ErrorKind, Read as _, Write as _};
@@ -12,12 +11,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use app::{App, ECHO, HTTP, REQUEST, asked, connect, greeted, say};
-use lan::{Host, Lan};
 use pair::{Pair, Shape};
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketType, ipproto};
 
 use crate::support::audit::{code, reason};
 use crate::support::command::{Ended, binary};
+use crate::support::lan::{Host, Lan};
 use crate::support::wait::{eventually, throughout};
 
 #[test]

@@ -1,7 +1,8 @@
 //! Promises of the whole, kept by the real binary: daemons as child processes, real peers, real files.
 //!
-//! The module's name says what a test needs beside the binary: `go`, `python` and `openssl` a foreign peer,
-//! `hosts` and `machine` root. `tests/run.sh` provides them; without them the tests fail and say so.
+//! The module's name says what a test needs beside the binary: `go`, `python`, `openssl` and `peers` a foreign peer,
+//! `transparent_pair` one and root, `hosts`, `intercept` and `machine` root. `tests/run.sh` provides them; without
+//! them the tests fail and say so.
 
 #![expect(
     clippy::unwrap_used,
@@ -34,6 +35,7 @@ mod manual;
 mod openssl;
 mod outage;
 mod paths;
+mod peers;
 mod policies;
 mod policy_commands;
 mod python;
@@ -43,5 +45,6 @@ mod rotation;
 mod services;
 mod tokens;
 mod tour;
+mod transparent_pair;
 mod upgrade;
 mod workload_api;

@@ -5,8 +5,8 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use super::app::{App, ECHO, HTTP};
-use super::lan::{Host, Lan};
 use crate::support::command::{Ended, binary};
+use crate::support::lan::{Host, Lan};
 use crate::support::pki::Authority;
 use crate::support::sidecar::{CALLER, SERVER, Setup, Sidecar, TRUST_DOMAIN, allow_all, write_policy};
 

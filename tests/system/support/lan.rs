@@ -3,16 +3,16 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 
-use crate::support::command::{Ended, clean, ended};
-use crate::support::port;
+use super::command::{Ended, clean, ended};
+use super::port;
 
 /// A bridge in a namespace of its own; everything goes when it is dropped.
-pub(super) struct Lan {
+pub(crate) struct Lan {
     name: String,
 }
 
 impl Lan {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let name = format!("vi{}x{}", std::process::id(), port::free());
         ip(&["netns", "add", &name]);
         ip(&["-n", &name, "link", "add", "bridge", "type", "bridge"]);
@@ -21,7 +21,7 @@ impl Lan {
     }
 
     /// A host with one link to the bridge; `number` is the last part of its addresses.
-    pub(super) fn host(&self, number: u8) -> Host {
+    pub(crate) fn host(&self, number: u8) -> Host {
         let host = Host { name: format!("{}-{number}", self.name), number };
         let (v4, v6) = (format!("{}/24", host.v4()), format!("{}/64", host.v6()));
         let port = format!("port{number}");
@@ -47,27 +47,27 @@ impl Drop for Lan {
 }
 
 /// One host.
-pub(super) struct Host {
+pub(crate) struct Host {
     name: String,
     number: u8,
 }
 
 impl Host {
-    pub(super) fn v4(&self) -> IpAddr {
+    pub(crate) fn v4(&self) -> IpAddr {
         Ipv4Addr::new(10, 98, 0, self.number).into()
     }
 
-    pub(super) fn v6(&self) -> IpAddr {
+    pub(crate) fn v6(&self) -> IpAddr {
         Ipv6Addr::new(0xfd98, 0, 0, 0, 0, 0, 0, self.number.into()).into()
     }
 
     /// Both addresses with a port.
-    pub(super) fn at(&self, port: u16) -> [SocketAddr; 2] {
+    pub(crate) fn at(&self, port: u16) -> [SocketAddr; 2] {
         [self.v4(), self.v6()].map(|ip| SocketAddr::from((ip, port)))
     }
 
     /// Runs something on this host: sockets and processes that it makes live there.
-    pub(super) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
+    pub(crate) fn enter<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let namespace = std::fs::File::open(format!("/run/netns/{}", self.name)).unwrap();
         let entered = std::thread::scope(|scope| {
             let inside = scope.spawn(|| {
@@ -83,11 +83,11 @@ impl Host {
     }
 
     /// Runs a command there to its end.
-    pub(super) fn run(&self, program: &str, words: &[&str]) -> Ended {
+    pub(crate) fn run(&self, program: &str, words: &[&str]) -> Ended {
         self.enter(|| ended(clean(Command::new(program), words)))
     }
 
-    pub(super) fn ip(&self, words: &[&str]) {
+    pub(crate) fn ip(&self, words: &[&str]) {
         ip(&[&["-n", &self.name], words].concat());
     }
 }
