@@ -4,14 +4,16 @@
 //! standard input cancel it; a second signal ends its waiting where it waits in stages, else the process.
 
 use std::future::Future;
-use std::io::Read as _;
 
 use anyhow::Context as _;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::fs::Mode;
 use rustix::process::{
     DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit, umask,
 };
 use sd_notify::NotifyState;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::JoinSet;
@@ -80,7 +82,7 @@ impl Carrier {
             let mut tasks = JoinSet::new();
             tasks.spawn(obey(stages.clone())?);
             if self.supervised.exit_with_stdin {
-                follow_stdin(stages.stop).context("cannot watch standard input")?;
+                tasks.spawn(follow_stdin(stages.stop));
             }
             serve.await
         });
@@ -173,22 +175,38 @@ async fn next(terminate: &mut Signal, interrupt: &mut Signal, hangup: &mut Signa
     }
 }
 
-/// Cancels the token when whoever holds the other end of standard input is gone.
-fn follow_stdin(shutdown: CancellationToken) -> std::io::Result<()> {
-    let watch = move || {
-        let mut rest = [0_u8; 64];
-        while matches!(std::io::stdin().read(&mut rest), Ok(1..)) {}
-        info!("standard input ended, told to stop");
-        shutdown.cancel();
+/// Cancels the token when whoever holds the other end of standard input is gone. It takes no thread: one that is there before
+/// a daemon confines itself would go on unconfined.
+async fn follow_stdin(shutdown: CancellationToken) {
+    if let Err(cause) = stdin_ends().await {
+        warn!(%cause, "standard input cannot be watched");
+    }
+    info!("standard input ended, told to stop");
+    shutdown.cancel();
+}
+
+#[expect(deprecated, reason = "it is unsound with a value that changes its descriptor: standard input does not")]
+async fn stdin_ends() -> std::io::Result<()> {
+    let mut rest = [0_u8; 64];
+    let Ok(watched) = AsyncFd::with_interest(std::io::stdin(), Interest::READABLE) else {
+        // A file is never waited for.
+        while rustix::io::read(std::io::stdin(), &mut rest)? > 0 {}
+        return Ok(());
     };
-    // A thread of its own: a read that never returns would hold up the runtime's.
-    std::thread::Builder::new().name("stdin".to_owned()).stack_size(STDIN_STACK).spawn(watch).map(drop)
+    loop {
+        let mut ready = watched.readable().await?;
+        // Others may read from the same end, which therefore stays as it is: it blocks.
+        let mut polled = [PollFd::new(watched.get_ref(), PollFlags::IN)];
+        if rustix::event::poll(&mut polled, Some(&Timespec::default()))? == 0 {
+            ready.clear_ready();
+        } else if rustix::io::read(watched.get_ref(), &mut rest)? == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// More workers than this cost memory and bring a CA or an agent nothing.
 const FEW_WORKERS: usize = 2;
-
-const STDIN_STACK: usize = 64 * 1024;
 
 #[cfg(test)]
 mod tests {

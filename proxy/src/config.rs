@@ -1,5 +1,6 @@
 //! The configuration file `proxy/v1`: read strictly, checked whole, already typed.
 
+mod hardening;
 pub(crate) mod istio;
 mod jwt;
 mod lifecycle;
@@ -16,6 +17,7 @@ use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromS
 use identity::{SpiffeId, TrustDomain};
 use policy::strict::{Problems, Source as Text};
 
+pub use hardening::{Hardening, Wall};
 pub use jwt::Jwt;
 pub use lifecycle::{HANDOVER_DRAIN, Handover, Lifecycle};
 pub(crate) use services::ON_UNAVAILABLE;
@@ -56,6 +58,8 @@ pub struct Config {
     pub drain: Duration,
     /// How the proxy comes and goes.
     pub lifecycle: Lifecycle,
+    /// What a started sidecar gives up.
+    pub hardening: Hardening,
     /// What an operator sees of requests.
     pub telemetry: crate::telemetry::Config,
     /// What bounds everything that a peer can make grow.

@@ -22,6 +22,7 @@ use identity::jwt::{Expected, JwtError, Lifetime, Unverified};
 use policy::{Issuer, KeySource, TokenPlace, WorkloadPolicies};
 use tokio::sync::Notify;
 
+pub(crate) use fetch::HOST_ANCHORS;
 pub(crate) use keys::run;
 pub(crate) use presented::{Presented, Proven, Unproven};
 

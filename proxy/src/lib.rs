@@ -10,6 +10,7 @@ mod admin;
 pub mod balance;
 mod clock;
 pub mod config;
+mod confine;
 mod control;
 mod detect;
 mod distribution;
@@ -49,6 +50,7 @@ mod workers;
 pub mod workload_api;
 
 pub use config::{Config, PolicySource};
+pub use confine::Confining;
 #[cfg(fuzzing)]
 pub use detect::fuzzing as detection;
 #[cfg(fuzzing)]

@@ -26,7 +26,7 @@ pub(crate) use sockets::{Bound, Place};
 #[cfg(test)]
 pub(crate) use sockets::{Kind, Opened};
 
-use crate::{config::Config, handover::HandoverError};
+use crate::{config::Config, confine::Confining, handover::HandoverError};
 
 /// Where a started proxy listens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +123,8 @@ pub struct Outside {
     pub again: Option<Again>,
     /// Whether a running proxy is asked for its sockets.
     pub take_over: TakeOver,
+    /// Whether the process gives up what it does not need.
+    pub confining: Confining,
     /// Told the process that has taken over.
     pub succeeded: Option<Box<dyn Fn(u32) + Send + Sync>>,
 }

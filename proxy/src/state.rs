@@ -127,6 +127,8 @@ pub(crate) enum Part {
     PolicyUse,
     /// The configuration in force is good, the last reload was not, or some of it waits for a restart.
     ConfigReload,
+    /// The kernel cannot do a part of what confines the proxy.
+    Confinement,
     /// The proxy is stopping.
     Draining,
 }
@@ -143,6 +145,7 @@ impl Part {
             Self::ServiceDelivery => "service_delivery",
             Self::Services => "services",
             Self::ConfigReload => "config_reload",
+            Self::Confinement => "confinement",
             Self::Draining => "draining",
         }
     }
@@ -157,6 +160,7 @@ impl Part {
             | Self::PolicyUse
             | Self::ServiceDelivery
             | Self::ConfigReload
+            | Self::Confinement
             | Self::Services => false,
         }
     }

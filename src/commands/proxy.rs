@@ -8,7 +8,7 @@ mod running;
 mod upgrade;
 mod wait;
 
-use proxy::{Again, CheckError, Config, LoadError, Outside, TakeOver};
+use proxy::{Again, CheckError, Config, Confining, LoadError, Outside, TakeOver};
 use serde::Serialize;
 
 use super::config;
@@ -34,6 +34,7 @@ pub(crate) fn run(command: ProxyCommand) -> Result<Exit, Failure> {
 
 fn serve(args: &ProxyRun) -> Result<Exit, Failure> {
     let (named, threads) = (args.config.clone(), args.threads.threads);
+    let file = named.config.clone();
     let read = move || {
         let mut config = over(config::parse(&named.config, Config::parse)?, &named);
         if let Some(threads) = threads {
@@ -52,7 +53,8 @@ fn serve(args: &ProxyRun) -> Result<Exit, Failure> {
     carrier.carry_in_stages(|Stages { stop, hurry }| async move {
         let again = Some(Again::by(read));
         let succeeded: Option<Box<dyn Fn(u32) + Send + Sync>> = Some(Box::new(daemon::succeeded_by));
-        let outside = Outside { stop, hurry, again, take_over, succeeded };
+        let confining = Confining::ThisProcess { configuration: file };
+        let outside = Outside { stop, hurry, again, take_over, confining, succeeded };
         let ready = |ready: proxy::Ready| {
             let listeners: Vec<String> = ready
                 .inbound

@@ -49,6 +49,7 @@ fn document(root: &Node, read: &mut Reader<'_>, text: &Text) -> Option<Config> {
     let audit = map.optional("audit").map(|node| self::audit(node, read));
     let drain = map.optional("drain").map(|node| read.duration_within(node, Duration::ZERO..=MAX_TIME));
     let lifecycle = super::lifecycle::read(&mut map, read, text);
+    let hardening = map.optional("hardening").map(|node| super::hardening::read(node, read));
     let limits = map.optional("limits").map(|node| self::limits(node, read));
     let on_peer_expiry =
         map.optional("on_peer_expiry").map(|node| read.one_of(node, &["drain", "cut"]).map(|word| word == "cut"));
@@ -74,6 +75,7 @@ fn document(root: &Node, read: &mut Reader<'_>, text: &Text) -> Option<Config> {
         audit: present(audit)?.unwrap_or_else(default_audit),
         drain: present(drain)?.unwrap_or(DRAIN),
         lifecycle: lifecycle?,
+        hardening: present(hardening)?.unwrap_or_default(),
         limits: Limits {
             cut_at_peer_expiry: present(on_peer_expiry)?.unwrap_or(false),
             max_connection_age: present(max_connection_age)?,

@@ -220,7 +220,7 @@ const LONGEST: Duration = Duration::from_secs(60 * 60);
 /// Bytes of the answer's head.
 const MAX_HEAD: usize = 64 * 1024;
 /// Where systems keep the authorities that the host trusts; the first that is there counts.
-const HOST_ANCHORS: [&str; 4] = [
+pub(crate) const HOST_ANCHORS: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
     "/etc/pki/tls/certs/ca-bundle.crt",

@@ -146,7 +146,7 @@ impl Part {
 }
 
 /// What only a start reads.
-const FIXED: [Part; 11] = [
+const FIXED: [Part; 12] = [
     Part::of("identity", |config| debug(&config.identity)),
     Part::of("source", |config| debug(&config.source)),
     Part::of("policies", |config| debug(&config.policies)),
@@ -159,6 +159,7 @@ const FIXED: [Part; 11] = [
     Part::of("admin", |config| debug(&config.admin)),
     Part::of("audit", |config| debug(&config.audit)),
     Part::of("workers", |config| debug(&config.workers)),
+    Part::of("hardening", |config| debug(&config.hardening)),
     Part::of("telemetry", |config| debug(&config.telemetry)),
     Part::of("handover", |config| {
         debug(&config.lifecycle.handover.as_ref().map(|handover| &handover.socket))

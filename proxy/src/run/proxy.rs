@@ -25,6 +25,7 @@ use super::{
 use crate::{
     admin::{self, Admin},
     config::{Config, HANDOVER_DRAIN},
+    confine::{confine, explain},
     control::Settings,
     handover::{Giving, HandoverError},
     lifecycle::{AskConfig, Reconfigured},
@@ -74,9 +75,12 @@ pub(super) async fn run(config: Config, outside: Outside, ready: impl FnOnce(Rea
     };
     let sockets = sockets::fit(&config, given).await?;
     let hangup = signal(SignalKind::hangup()).map_err(RunError::Signal)?;
+    // Whatever starts from here on inherits it.
+    let unconfined = confine(&config, &outside.confining);
     let (log, prepared) = audit::prepare(keeping::audit_config(&config));
     let (telemetry, sending) = Telemetry::start(&config.telemetry).map_err(RunError::Telemetry)?;
     let shared = Arc::new(keeping::shared(&config, log, telemetry));
+    shared.state.set_problem(Part::Confinement, unconfined);
     let workers = Workers::start(config.workers).map_err(RunError::Workers)?;
     let settings = watch::channel(Settings { limits: config.limits.clone(), pools: Vec::new() });
     let keep = CancellationToken::new();
@@ -202,7 +206,8 @@ impl Proxy {
         if change.is_any() {
             let have: io::Result<Vec<Bound>> = self.sockets.iter().map(Bound::try_clone).collect();
             let have = have.map_err(|error| describe(&error))?;
-            let sockets = sockets::fit(&change.config, have).await.map_err(|error| describe(&error))?;
+            let opened = sockets::fit(&change.config, have).await;
+            let sockets = opened.map_err(|error| explain(&error, &self.outside.confining))?;
             let prepared =
                 self.serving.prepare(&change.config, &sockets).map_err(|error| describe(&error))?;
             // Nothing fails from here on.
