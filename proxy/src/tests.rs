@@ -1,6 +1,7 @@
 //! Promises of the whole sidecar, kept over real sockets and real TLS.
 
 mod attacks;
+mod cases;
 mod central;
 mod central_services;
 mod drain;
