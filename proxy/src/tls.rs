@@ -180,7 +180,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> TlsStream<S> {
         plain: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         ready!(self.poll_drain(cx))?;
-        if self.records.is_closed() {
+        // A peer that broke off or sent a fatal alert is told nothing more (RFC 8446 6.2).
+        if self.failed || self.records.is_closed() {
             return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
         }
         let mut scratch = Scratch::take();

@@ -300,26 +300,41 @@ impl Records {
         let mut rest = bytes.as_slice();
         while let [kind, high, middle, low, behind @ ..] = rest {
             let length = u32::from_be_bytes([0, *high, *middle, *low]) as usize;
+            let kind = HandshakeType::from(*kind);
+            self.expect(kind, length)?;
             let Some((body, behind)) = behind.split_at_checked(length) else { break };
-            self.take_message(HandshakeType::from(*kind), body, behind.is_empty())?;
+            self.take_message(kind, body, behind.is_empty())?;
             rest = behind;
         }
-        self.message = rest.to_vec();
+        let taken = bytes.len() - rest.len();
+        // What waits for more stays where it is: many small pieces of it are not copied for each of them.
+        self.message = bytes;
+        self.message.drain(..taken);
+        if self.message.is_empty() {
+            self.message = Vec::new();
+        }
         Ok(())
+    }
+
+    /// Says whether a message may come at all, before the rest of it is waited for.
+    fn expect(&self, kind: HandshakeType, length: usize) -> Result<(), RecordError> {
+        match kind {
+            HandshakeType::KeyUpdate if length == 1 => Ok(()),
+            HandshakeType::KeyUpdate => {
+                let error = InvalidMessage::InvalidKeyUpdate;
+                Err(RecordError::new(error, AlertDescription::DecodeError))
+            }
+            HandshakeType::NewSessionTicket if self.keys.is_client() => Ok(()),
+            got_type => Err(unexpected(got_type)),
+        }
     }
 
     fn take_message(&mut self, kind: HandshakeType, body: &[u8], is_last: bool) -> Result<(), RecordError> {
         match kind {
             HandshakeType::KeyUpdate => self.key_update(body, is_last),
             // No session is ever resumed: a ticket is not kept.
-            HandshakeType::NewSessionTicket if self.keys.is_client() => Ok(()),
-            got_type => {
-                let error = Error::InappropriateHandshakeMessage {
-                    expect_types: vec![HandshakeType::KeyUpdate],
-                    got_type,
-                };
-                Err(RecordError::new(error, AlertDescription::UnexpectedMessage))
-            }
+            HandshakeType::NewSessionTicket => Ok(()),
+            got_type => Err(unexpected(got_type)),
         }
     }
 
@@ -355,8 +370,8 @@ impl Records {
         if !self.owes_update && !due {
             return Ok(0);
         }
-        let request = u8::from(!self.owes_update);
-        let message = [u8::from(HandshakeType::KeyUpdate), 0, 0, 1, request];
+        // The peer counts its own records: asking it too would make a peer that only reads answer without any data.
+        let message = [u8::from(HandshakeType::KeyUpdate), 0, 0, 1, NOT_REQUESTED];
         if let Some(body) = out.get_mut(HEADER..HEADER + message.len()) {
             body.copy_from_slice(&message);
         }
@@ -396,6 +411,12 @@ impl Records {
         self.sealed += 1;
         Ok(whole)
     }
+}
+
+fn unexpected(got_type: HandshakeType) -> RecordError {
+    let error =
+        Error::InappropriateHandshakeMessage { expect_types: vec![HandshakeType::KeyUpdate], got_type };
+    RecordError::new(error, AlertDescription::UnexpectedMessage)
 }
 
 /// Slices read one after the other.
@@ -441,5 +462,7 @@ const MOST_MESSAGE: usize = 64 * 1024;
 const MOST_EMPTY: u8 = 32;
 /// Changes of keys in a row without data.
 const MOST_UPDATES: u8 = 32;
+/// No change of the peer's keys is asked for (RFC 8446 4.6.3).
+const NOT_REQUESTED: u8 = 0;
 const WARNING: u8 = 1;
 const FATAL: u8 = 2;

@@ -390,6 +390,40 @@ async fn a_message_in_many_records_is_put_together_and_nothing_may_stand_between
 }
 
 #[tokio::test]
+async fn a_message_that_may_not_come_is_refused_before_the_rest_of_it() {
+    for (begun, expected) in [
+        ([11, 0, 0x80, 0], AlertDescription::UnexpectedMessage),
+        ([4, 0, 0x80, 0], AlertDescription::UnexpectedMessage),
+        ([24, 0, 0x80, 0], AlertDescription::DecodeError),
+    ] {
+        let (mut server, mut client) = ours([&[], &[]], 1 << 16).await;
+        client.io.write_all(&sealed_as(&mut client.records, 22, &begun)).await.unwrap();
+
+        let refused = futures_util::poll!(std::pin::pin!(server.read(&mut [0; 1])));
+
+        assert!(matches!(refused, Poll::Ready(Err(_))), "{begun:?}");
+        assert_eq!(alert(client.read(&mut [0; 1]).await.unwrap_err()), Some(expected), "{begun:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_peer_that_only_reads_is_not_asked_to_change_its_keys() {
+    let (mut server, mut client) = ours([&[], &[]], 1 << 16).await;
+    server.records.set_records_per_key(3);
+    for _ in 0..100 {
+        server.write_all(b"one way").await.unwrap();
+        client.read_exact(&mut [0; 7]).await.unwrap();
+    }
+
+    client.write_all(b"x").await.unwrap();
+    let mut record = [0; 1024];
+    let length = server.io.read(&mut record).await.unwrap();
+
+    // One record of data, and none before it that answers a wish.
+    assert_eq!(length, records::HEADER + 1 + 1 + 16);
+}
+
+#[tokio::test]
 async fn empty_records_are_bounded() {
     let (mut server, mut client) = ours([&[], &[]], 1 << 16).await;
     for _ in 0..40 {
@@ -408,6 +442,7 @@ async fn an_alert_of_the_peer_is_told_to_the_reader() {
     let error = server.read(&mut [0; 1]).await.unwrap_err();
 
     assert_eq!(alert(error), Some(AlertDescription::AccessDenied));
+    assert_eq!(server.write(b"x").await.unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
 #[tokio::test]
