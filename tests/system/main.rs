@@ -21,6 +21,7 @@ mod central;
 mod central_services;
 mod chaos;
 mod command_line;
+mod confined;
 mod crash;
 mod distribution;
 mod framing;
