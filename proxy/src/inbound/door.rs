@@ -181,12 +181,12 @@ impl Door {
             Some(denial) => {
                 live.refuse();
                 let gate = refused::RefusedGate::new(gate, denial, effective);
-                self.requests(stream, gate, &live).await;
+                Box::pin(self.requests(stream, gate, &live)).await;
             }
             None => {
                 open(&trace, &effective, &Allowed::default());
                 drop(effective);
-                let cause = self.requests(stream, gate, &live).await;
+                let cause = Box::pin(self.requests(stream, gate, &live)).await;
                 trace.closed(live.activity.totals(), cause);
             }
         }

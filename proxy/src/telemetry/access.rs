@@ -77,7 +77,7 @@ fn in_words<S: serde::Serializer>(time: &SystemTime, to: S) -> Result<S::Ok, S::
 impl Line {
     fn written(&self, format: Format) -> String {
         match format {
-            Format::Json => serde_json::to_string(self).unwrap_or_default(),
+            Format::Json => plain(&serde_json::to_string(self).unwrap_or_default()),
             Format::Text => self.in_words(),
         }
     }
@@ -101,6 +101,21 @@ impl Line {
         );
         audit::shown(&text).to_string()
     }
+}
+
+/// Writes what a terminal might act on as JSON's escapes; only texts hold it.
+fn plain(json: &str) -> String {
+    let mut plain = String::with_capacity(json.len());
+    for found in json.chars() {
+        if found.is_ascii() && found != '\u{7f}' {
+            plain.push(found);
+            continue;
+        }
+        for unit in found.encode_utf16(&mut [0; 2]) {
+            plain.push_str(&format!("\\u{unit:04x}"));
+        }
+    }
+    plain
 }
 
 impl AccessLog {
@@ -227,9 +242,13 @@ mod tests {
     #[test]
     fn a_line_stays_one_line_whatever_its_path_holds() {
         for format in [Format::Json, Format::Text] {
-            let written = line("/a\n\u{1b}[31m\"b").written(format);
+            let written = line("/a\n\u{1b}[31m\"b\u{202e}\u{7f}\u{1f600}").written(format);
 
-            assert!(!written.contains('\n') && !written.contains('\u{1b}'), "{written}");
+            assert!(!written.contains(['\n', '\u{1b}', '\u{202e}', '\u{7f}']), "{written}");
+            if format == Format::Json {
+                let read: serde_json::Value = serde_json::from_str(&written).unwrap();
+                assert_eq!(read["path"], "/a\n\u{1b}[31m\"b\u{202e}\u{7f}\u{1f600}");
+            }
         }
     }
 
