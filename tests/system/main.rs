@@ -40,6 +40,7 @@ mod peers;
 mod policies;
 mod policy_commands;
 mod python;
+mod recovery;
 mod refusals;
 mod reload;
 mod rotation;

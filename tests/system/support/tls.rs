@@ -108,6 +108,11 @@ fn client_config(identity: Option<&Identity>) -> ClientConfig {
     }
 }
 
+/// The configuration of a client that shows no certificate.
+pub(crate) fn anonymous() -> Arc<ClientConfig> {
+    Arc::new(client_config(None))
+}
+
 /// A TLS server with a certificate of the test's choice, which records what it is sent.
 pub(crate) struct Server {
     address: SocketAddr,
