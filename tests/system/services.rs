@@ -78,8 +78,8 @@ impl Shop {
             let policy =
                 allow_all("shop", &authority.id(SERVER), &authority.id(CALLER), "http", inbound.port());
             write_policy(&root.path().join(&name), "shop.yaml", &policy);
-            let setup =
-                Setup::new(&name).pem(&root.path().join("server")).inbound("http", inbound, application.address);
+            let setup = Setup::new(&name).pem(&root.path().join("server"));
+            let setup = setup.inbound("http", inbound, application.address);
             endpoints.push((application, setup.start(root.path())));
             addresses.push(format!("{{address: \"{inbound}\"}}"));
         }
@@ -91,7 +91,8 @@ impl Shop {
             authority.id(SERVER),
             addresses.join(", "),
         );
-        let caller = Setup::new("caller").pem(&root.path().join("caller")).section(&sections).start(root.path());
+        let caller =
+            Setup::new("caller").pem(&root.path().join("caller")).section(&sections).start(root.path());
         Self { endpoints, caller, at, _root: root }
     }
 
@@ -215,8 +216,8 @@ fn an_endpoint_of_another_identity_is_left_out_at_once_and_on_record() {
         let policy = allow_all("all", &authority.id(path), &authority.id(CALLER), "http", inbound.port());
         let directory = format!("{name}-sidecar");
         write_policy(&root.path().join(&directory), "all.yaml", &policy);
-        let setup =
-            Setup::new(&directory).pem(&root.path().join(name)).inbound("http", inbound, application.address);
+        let setup = Setup::new(&directory).pem(&root.path().join(name));
+        let setup = setup.inbound("http", inbound, application.address);
         sidecars.push((application, setup.start(root.path())));
         addresses.push(format!("{{address: \"{inbound}\"}}"));
     }
@@ -243,19 +244,16 @@ fn an_endpoint_of_another_identity_is_left_out_at_once_and_on_record() {
 fn a_directory_of_services_is_one_transaction_and_changes_without_a_restart() {
     let root = tempfile::tempdir().unwrap();
     let authority = Authority::new(TRUST_DOMAIN);
-    for (name, path) in [("server", SERVER), ("caller", CALLER)] {
-        authority.svid(path).write(&root.path().join(name), &authority);
-    }
-    let mut applications = Vec::new();
-    let mut sidecars = Vec::new();
-    let mut inbounds = Vec::new();
+    authority.svid(SERVER).write(&root.path().join("server"), &authority);
+    authority.svid(CALLER).write(&root.path().join("caller"), &authority);
+    let (mut applications, mut sidecars, mut inbounds) = (Vec::new(), Vec::new(), Vec::new());
     for number in 0..2 {
         let (name, application) = (format!("shop-{number}"), Application::start());
         let inbound = SocketAddr::from((Ipv4Addr::LOCALHOST, port::free()));
         let policy = allow_all("shop", &authority.id(SERVER), &authority.id(CALLER), "http", inbound.port());
         write_policy(&root.path().join(&name), "shop.yaml", &policy);
-        let setup =
-            Setup::new(&name).pem(&root.path().join("server")).inbound("http", inbound, application.address);
+        let setup = Setup::new(&name).pem(&root.path().join("server"));
+        let setup = setup.inbound("http", inbound, application.address);
         sidecars.push(setup.start(root.path()));
         applications.push(application);
         inbounds.push(inbound);
