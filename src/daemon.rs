@@ -185,7 +185,10 @@ async fn follow_stdin(shutdown: CancellationToken) {
     shutdown.cancel();
 }
 
-#[expect(deprecated, reason = "it is unsound with a value that changes its descriptor: standard input does not")]
+#[expect(
+    deprecated,
+    reason = "it is unsound with a value that changes its descriptor: standard input does not"
+)]
 async fn stdin_ends() -> std::io::Result<()> {
     let mut rest = [0_u8; 64];
     let Ok(watched) = AsyncFd::with_interest(std::io::stdin(), Interest::READABLE) else {

@@ -71,7 +71,6 @@ impl Deliverer {
         PolicyDeliveryServer::new(self).max_decoding_message_size(MAX_REQUEST_BYTES)
     }
 
-
     async fn open(&self, request: Request<WatchDeliveryRequest>) -> Result<Response<Deliveries>, Status> {
         let caller = caller(&request)?;
         let held = request.into_inner().held;

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use identity::tls::{self, ExpectedServer, TlsError};
 use identity::manifest::Kind;
+use identity::tls::{self, ExpectedServer, TlsError};
 use identity::{Anchors, Credentials, PrivateKey, TrustDomain, X509Svid};
 use proto::spire::api::server::agent::v1::agent_client::AgentClient;
 use proto::spire::api::server::agent::v1::{

@@ -221,7 +221,11 @@ impl Shared {
     fn gather<'a>(&self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         let until = Instant::now() + GATHER;
         state.writer = WriterIs::Gathering;
-        while !state.queue.is_empty() && state.queue.len() < GATHER_ENOUGH && !state.closing && state.turn.is_none() {
+        while !state.queue.is_empty()
+            && state.queue.len() < GATHER_ENOUGH
+            && !state.closing
+            && state.turn.is_none()
+        {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;

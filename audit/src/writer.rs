@@ -122,12 +122,7 @@ pub(crate) fn start_on(config: Config, out: Box<dyn io::Write + Send>) -> Result
     Ok((log, prepared.write_on(Sink::stream(out), tail::Tail::none())?))
 }
 
-fn spawn(
-    shared: Arc<Shared>,
-    config: Config,
-    sink: Sink,
-    tail: tail::Tail,
-) -> Result<Writer, StartError> {
+fn spawn(shared: Arc<Shared>, config: Config, sink: Sink, tail: tail::Tail) -> Result<Writer, StartError> {
     let pen = Pen::new(config, sink, &tail, shared.clone());
     let (end, ended) = mpsc::channel();
     #[cfg(test)]

@@ -14,8 +14,8 @@ use crate::{
     store::EntryPatch,
 };
 
-mod lists;
 pub(crate) mod catalogue;
+mod lists;
 pub(crate) mod policies;
 
 pub(crate) use lists::{entry_filter, filter_to_wire, node_filter, page_size};

@@ -10,7 +10,11 @@ use std::{convert::Infallible, net::IpAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, Limited, StreamBody, combinators::UnsyncBoxBody as BoxBody};
-use hyper::{body::{Frame, Incoming}, server::conn::http1, service::service_fn};
+use hyper::{
+    body::{Frame, Incoming},
+    server::conn::http1,
+    service::service_fn,
+};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use policy::CanonicalHost;
 use serde_json::json;
@@ -168,7 +172,8 @@ impl Admin {
     /// Each request as it ends, a line of JSON each.
     fn tap(&self) -> Response<BoxBody<Bytes, Infallible>> {
         let Some(tap) = self.shared.telemetry.view().tap() else {
-            return text(StatusCode::SERVICE_UNAVAILABLE, "as many look at requests as may\n").map(BoxBody::new);
+            return text(StatusCode::SERVICE_UNAVAILABLE, "as many look at requests as may\n")
+                .map(BoxBody::new);
         };
         let lines = futures_util::stream::unfold(tap, |mut tap| async move {
             let line = match tap.lines.recv().await {

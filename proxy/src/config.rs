@@ -7,12 +7,19 @@ mod lifecycle;
 mod reading;
 mod services;
 mod telemetry;
-mod transparent;
-mod tunnel;
 #[cfg(test)]
 mod tests;
+mod transparent;
+mod tunnel;
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr, time::{Duration, SystemTime}};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    path::PathBuf,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
 
 use identity::{SpiffeId, TrustDomain};
 use policy::strict::{Problems, Source as Text};
@@ -22,7 +29,9 @@ pub use jwt::Jwt;
 pub use lifecycle::{HANDOVER_DRAIN, Handover, Lifecycle};
 pub(crate) use services::ON_UNAVAILABLE;
 pub use services::{Calls, Dns, Services, ServicesFrom};
-pub use transparent::{Called, CalledPort, Calling, Capture, INBOUND_PORT, OUTBOUND_PORT, Probe, Transparent, Unknown};
+pub use transparent::{
+    Called, CalledPort, Calling, Capture, INBOUND_PORT, OUTBOUND_PORT, Probe, Transparent, Unknown,
+};
 pub use tunnel::{Tunnel, Tunnelling};
 
 /// Everything `run` needs to know.

@@ -67,9 +67,7 @@ impl Accept for Inbound {
 
 pub(crate) fn cause_of(ended: &Ended, live: &Live) -> CloseCause {
     match (ended, live.cut_reason()) {
-        (ended, None | Some(Cut::Expired(Expired::Lingering)))
-            if live.is_retired() && !ended.is_failed() =>
-        {
+        (ended, None | Some(Cut::Expired(Expired::Lingering))) if live.is_retired() && !ended.is_failed() => {
             CloseCause::PeerExpired
         }
         (_, Some(cut)) => record::cause(cut),

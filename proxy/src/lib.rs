@@ -41,8 +41,8 @@ pub mod telemetry;
 mod testing;
 #[cfg(test)]
 mod tests;
-mod transparent;
 mod tls;
+mod transparent;
 mod tunnel;
 mod unreachable;
 mod watching;
@@ -53,12 +53,12 @@ pub use config::{Config, PolicySource};
 pub use confine::Confining;
 #[cfg(fuzzing)]
 pub use detect::fuzzing as detection;
+pub use handover::HandoverError;
 #[cfg(fuzzing)]
 pub use http1::fuzzing;
 #[cfg(fuzzing)]
 pub use http2::fuzzing as streams;
 pub use policies::LoadError;
-pub use handover::HandoverError;
 pub use run::{Again, CheckError, Outside, Ready, RunError, TakeOver, check, run, run_with};
 pub use source::SourceError;
 #[cfg(fuzzing)]

@@ -201,11 +201,7 @@ impl Metrics {
     }
 
     /// Writes everything in OpenMetrics text, the log's own counts included.
-    pub(crate) fn encode(
-        &self,
-        log: &audit::Log,
-        telemetry: &Telemetry,
-    ) -> Result<String, std::fmt::Error> {
+    pub(crate) fn encode(&self, log: &audit::Log, telemetry: &Telemetry) -> Result<String, std::fmt::Error> {
         let mut registry = Registry::with_prefix("vouchsafe_proxy");
         self.register_traffic(&mut registry);
         self.register_updates(&mut registry);
@@ -257,7 +253,11 @@ impl Metrics {
 
     fn register_updates(&self, registry: &mut Registry) {
         registry.register("policy_loads", "Attempts to load the policies", self.policy_loads.clone());
-        registry.register("config_loads", "Attempts to read the configuration again", self.config_loads.clone());
+        registry.register(
+            "config_loads",
+            "Attempts to read the configuration again",
+            self.config_loads.clone(),
+        );
         registry.register(
             "policy_deliveries",
             "Sets of policies that the agent handed out",

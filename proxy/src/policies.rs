@@ -17,7 +17,7 @@ use crate::reload::Outcome;
 
 pub(crate) use compiling::{Central, Selectors, check};
 pub(crate) use losses::losses;
-pub(crate) use reading::{MAX_TOTAL, read};
+pub(crate) use reading::{MAX_TOTAL, Snapshot, read};
 pub(crate) use supply::{Ask, Delivered, Supply};
 
 /// What an attempt to load came to, on its way to the writer.

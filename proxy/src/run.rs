@@ -11,12 +11,7 @@ mod proxy;
 mod serving;
 mod sockets;
 
-use std::{
-    fmt, io,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{fmt, io, net::SocketAddr, path::PathBuf, sync::Arc};
 
 use policy::strict::Problems;
 use tokio_util::sync::CancellationToken;
@@ -150,10 +145,6 @@ pub async fn run(
 /// Runs a proxy until it is told to stop or another process has taken over, then has its connections finish.
 ///
 /// SIGHUP has the configuration read again and the policies looked at, at once.
-pub async fn run_with(
-    config: Config,
-    outside: Outside,
-    ready: impl FnOnce(Ready),
-) -> Result<(), RunError> {
+pub async fn run_with(config: Config, outside: Outside, ready: impl FnOnce(Ready)) -> Result<(), RunError> {
     proxy::run(config, outside, ready).await
 }

@@ -4,7 +4,10 @@ use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 
-use crate::{telemetry::Telemetry, config::Limits, handshakes::Handshakes, live::Registry, metrics::Metrics, services::Services, state::State};
+use crate::{
+    config::Limits, handshakes::Handshakes, live::Registry, metrics::Metrics, services::Services,
+    state::State, telemetry::Telemetry,
+};
 
 /// Shared by all listeners. Nothing in it is changed through it, save what its parts allow.
 #[derive(Debug, Clone)]

@@ -14,8 +14,8 @@ mod reload;
 mod requests;
 mod responses;
 mod sources;
-mod upgrades;
 mod tunnel;
+mod upgrades;
 
 use crate::testing::{Authority, Backend, SHOP, STRANGER, Sidecar, Site, WEB};
 

@@ -47,11 +47,7 @@ pub(crate) fn services(format: Format, overview: &Overview) -> Result<Exit, Fail
 
 fn verdict(overview: &Overview, rows: &[StatusRow], flawed: &str) -> Result<Exit, Failure> {
     if !overview.flaw.is_empty() {
-        writeln!(
-            output::stderr(),
-            "{flawed}:\n{}",
-            output::shown_lines(&overview.flaw)
-        )?;
+        writeln!(output::stderr(), "{flawed}:\n{}", output::shown_lines(&overview.flaw))?;
     }
     let found = rows.iter().any(|row| row.standing != Standing::Current) || !overview.flaw.is_empty();
     Ok(if found { Exit::Found } else { Exit::Done })

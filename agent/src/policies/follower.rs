@@ -80,7 +80,8 @@ impl Follower {
             tracing::info!(?kind, number = set.manifest.number(), "handing out the stored set");
         }
         let known = watch::Sender::new(Arc::new(known));
-        let follower = Self { kind, trust_domain, store, state, known, sidecars: Sidecars::default(), figures };
+        let follower =
+            Self { kind, trust_domain, store, state, known, sidecars: Sidecars::default(), figures };
         follower.count();
         follower
     }

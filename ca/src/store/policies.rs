@@ -58,9 +58,8 @@ pub(super) fn load(db: &Connection) -> Result<Option<PolicySetRecord>, StoreErro
 /// Reads the number, the content hash and the time of the set that `table` speaks of.
 pub(super) fn head(db: &Connection, table: &'static str) -> Result<Option<(u64, String, i64)>, StoreError> {
     let query = format!("SELECT number, generation, since FROM {table}");
-    let row = db
-        .query_row(&query, [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?)))
-        .optional()?;
+    let row =
+        db.query_row(&query, [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?, row.get(2)?))).optional()?;
     row.map(|(number, generation, since)| {
         let number = u64::try_from(number).map_err(|_| malformed(number.to_string()))?;
         Ok((number, generation, since))

@@ -1,6 +1,10 @@
 //! From the strict tree to [`Config`]: each key once, each problem at its place.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::{Duration, SystemTime}};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use identity::TrustDomain;
 use policy::{
@@ -51,8 +55,9 @@ fn document(root: &Node, read: &mut Reader<'_>, text: &Text) -> Option<Config> {
     let lifecycle = super::lifecycle::read(&mut map, read, text);
     let hardening = map.optional("hardening").map(|node| super::hardening::read(node, read));
     let limits = map.optional("limits").map(|node| self::limits(node, read));
-    let on_peer_expiry =
-        map.optional("on_peer_expiry").map(|node| read.one_of(node, &["drain", "cut"]).map(|word| word == "cut"));
+    let on_peer_expiry = map
+        .optional("on_peer_expiry")
+        .map(|node| read.one_of(node, &["drain", "cut"]).map(|word| word == "cut"));
     let max_connection_age =
         map.optional("max_connection_age").map(|node| read.duration_within(node, SHORTEST_AGE..=MAX_TIME));
     let workers = map.optional("workers").map(|node| read.integer(node, 0..=MAX_WORKERS as u64));

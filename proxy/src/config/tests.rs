@@ -36,7 +36,8 @@ fn a_whole_configuration_is_read_as_it_is_written() {
         IdentitySource::WorkloadApi(crate::workload_api::Endpoint::Unix("/run/vouchsafe/agent.sock".into()))
     );
     assert_eq!(config.inbound[0].application.to_string(), "127.0.0.1:8080");
-    assert_eq!(config.outbound[0].endpoints[1].to_string(), "[2001:db8::1]:8443");
+    let Calls::Here(service) = &config.outbound[0].calls else { panic!("{:?}", config.outbound[0]) };
+    assert_eq!(service.endpoints[1].address.to_string(), "[2001:db8::1]:8443");
     assert_eq!((config.audit.rotate_size, config.audit.keep), (10 * 1024 * 1024, 3));
     assert_eq!((config.limits.connections, config.limits.header_size), (100, 8192));
     assert_eq!(

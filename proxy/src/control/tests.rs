@@ -51,7 +51,8 @@ impl Stage {
             way: crate::transparent::Way::default(),
             drain: CancellationToken::new(),
         });
-        let control = Control::new(Arc::clone(&shared), tokio::sync::watch::channel(super::Settings::default()).1);
+        let control =
+            Control::new(Arc::clone(&shared), tokio::sync::watch::channel(super::Settings::default()).1);
         Self { control, shared, authority: Authority::new("prod"), _directory: directory, _writer: writer }
     }
 

@@ -166,7 +166,7 @@ impl Session {
         let mut late = Box::pin(tokio::time::sleep_until(deadline));
         poll_fn(|cx| match transfer.poll(cx, client, &self.live) {
             Poll::Ready(done) => Poll::Ready(Some(done)),
-            Poll::Pending if transfer.response.begun => Poll::Pending,
+            Poll::Pending if transfer.response.head_is_gone() => Poll::Pending,
             Poll::Pending => late.as_mut().poll(cx).map(|()| None),
         })
         .await

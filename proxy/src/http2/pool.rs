@@ -101,7 +101,12 @@ impl Pool {
             });
         }
         let dialled = self.dial.dial().await.map_err(|error| Unreached::from(&error))?;
-        let ended = Unreached { status: StatusCode::BAD_GATEWAY, error: "upstream_failed", denial: None, blame: Blame::Endpoint };
+        let ended = Unreached {
+            status: StatusCode::BAD_GATEWAY,
+            error: "upstream_failed",
+            denial: None,
+            blame: Blame::Endpoint,
+        };
         let (upstream, driver) = Upstream::start(dialled, self.limits).await.map_err(|_| ended)?;
         let place = upstream.take().ok_or(ended)?;
         lock(&self.kept).push(Kept { upstream, idle: None });

@@ -80,7 +80,18 @@ impl Door {
         };
         let (name, protocol) = (Arc::from(config.name.as_str()), config.protocol);
         let danger_permissive_until = config.danger_permissive_until;
-        Self { name, port, protocol, danger_permissive_until, application, called, way, ways, unreachable, shared }
+        Self {
+            name,
+            port,
+            protocol,
+            danger_permissive_until,
+            application,
+            called,
+            way,
+            ways,
+            unreachable,
+            shared,
+        }
     }
 
     /// Returns the address that a caller called.

@@ -55,13 +55,14 @@ impl Entrance<'_> {
         if self.unproven(&socket).await {
             return Some(self.unnamed(socket, from, trace));
         }
-        let Met { peer, chain, server_name, stream, .. } = match self.handshake(&identity, socket, unproven).await {
-            Ok(accepted) => accepted,
-            Err(reason) => {
-                refuse_handshake(&trace, reason);
-                return None;
-            }
-        };
+        let Met { peer, chain, server_name, stream, .. } =
+            match self.handshake(&identity, socket, unproven).await {
+                Ok(accepted) => accepted,
+                Err(reason) => {
+                    refuse_handshake(&trace, reason);
+                    return None;
+                }
+            };
         // Lower case for good: the library keeps names as they came.
         let sni = server_name.map(|name| Arc::from(name.to_ascii_lowercase()));
         let trace = trace.called_by(&peer, sni.as_deref());

@@ -74,7 +74,8 @@ impl Fetcher {
 
     async fn exchange(&self, url: &str) -> Result<(KeySet, Duration), FetchError> {
         let address = Address::parse(url, self.config.danger_allow_http)?;
-        let socket = self.way.connect_host(address.dial(), address.port).await.map_err(FetchError::Connect)?;
+        let socket =
+            self.way.connect_host(address.dial(), address.port).await.map_err(FetchError::Connect)?;
         if !address.secure {
             return get(&address, socket).await;
         }

@@ -103,10 +103,8 @@ fn print(to: &mut impl Write, format: Format, report: &Report<'_>) -> io::Result
                 writeln!(to, "wrote {}", audit::shown(file))?;
             }
             for kept in report.kept {
-                let text = format!(
-                    "{}:{}: {} {} stays in Istio's form",
-                    kept.file, kept.line, kept.kind, kept.name
-                );
+                let text =
+                    format!("{}:{}: {} {} stays in Istio's form", kept.file, kept.line, kept.kind, kept.name);
                 writeln!(to, "{}", audit::shown(&text))?;
             }
             for surprise in report.surprises {
