@@ -1,6 +1,6 @@
 //! Which endpoint a call goes to, and what failures lead to: state machines over values, without sockets or clocks.
 //!
-//! A [`Balancer`] holds what is known of one service's endpoints. It is told of each call's begin and end, takes the
+//! A `Balancer` holds what is known of one service's endpoints. It is told of each call's begin and end, takes the
 //! time and chance as values, and never waits.
 
 mod backoff;
