@@ -92,7 +92,8 @@ envoy() {
 postgres() {
     compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null && return
     need psql postgresql "a database behind a transparent pair"
-    compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || apt_get install postgresql >"$LOGS/apt.log" 2>&1 || die "postgresql cannot be installed"
+    compgen -G "/usr/lib/postgresql/*/bin/initdb" >/dev/null || apt_get install postgresql >"$LOGS/apt.log" 2>&1 ||
+        { apt_get update >"$LOGS/apt.log" 2>&1 && apt_get install postgresql >>"$LOGS/apt.log" 2>&1; } || die "postgresql cannot be installed"
 }
 
 need_venv() {
